@@ -1,0 +1,148 @@
+"""The nouns of reward modeling, and the errors that speak about them. Standard library only.
+
+A `Comparison` is what a rater gave us: one prompt, K >= 2 completions and a ranking in which equal ranks are ties.
+Everything that is read, checked, split, trained on or evaluated is a list of these.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol, TypedDict
+
+Status = Literal["ok", "masked", "error"]
+
+
+class Message(TypedDict):
+    """One turn, in the shape that chat templates and every API already use."""
+
+    role: str
+    content: str
+
+
+Conversation = Sequence[Message]
+
+
+class GuerdonError(Exception):
+    """Base of every error that a user can cause and mend. The command line prints it as one sentence."""
+
+
+class DataError(GuerdonError, ValueError):
+    """A file or a row cannot be read as comparisons; the message names file, line and remedy."""
+
+
+class ConfigError(GuerdonError, ValueError):
+    """An option, or a combination of options, cannot be used; the message says what to write instead."""
+
+
+class ContractError(GuerdonError, ValueError):
+    """A checkpoint does not score the way its scoring contract says."""
+
+
+class TrainingError(GuerdonError, RuntimeError):
+    """Training cannot start or go on: no space, a folder that cannot be written, a loss that is not finite."""
+
+
+class Pair(NamedTuple):
+    """One decided or tied pair of a comparison, as indices into `Comparison.completions`.
+
+    `target` is the probability that `chosen` beats `rejected`: 1.0, or 0.5 for a tie. `weight` is 1/C(K,2) times the
+    comparison's own weight, so that a ranking of K counts as one comparison (Ouyang et al. 2022, arXiv 2203.02155, eq. 1).
+    """
+
+    chosen: int
+    rejected: int
+    target: float
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One prompt, K >= 2 completions, and a ranking of them.
+
+    prompt       messages before the completions; empty when the source has only whole texts
+    completions  each a non-empty tuple of messages that follows the prompt (usually one assistant turn)
+    ranks        one number per completion, lower is better, equal means tie
+    strength     how much better the first-ranked is than the last, in the source's own units (TRL `margin`), or None
+    annotator    who judged, or None
+    weight       how much the row counts in the loss; 1.0 unless the source says otherwise
+    source       name of the set it came from; evaluation breaks results down by it
+    id           where it came from, `file:line` unless the row carries an id of its own
+    """
+
+    prompt: tuple[Message, ...]
+    completions: tuple[tuple[Message, ...], ...]
+    ranks: tuple[float, ...]
+    strength: float | None = None
+    annotator: str | None = None
+    weight: float = 1.0
+    source: str = ""
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.completions) < 2:
+            raise DataError(f"{self.id or 'comparison'}: a comparison needs at least 2 completions, got {len(self.completions)}")
+        if len(self.ranks) != len(self.completions):
+            raise DataError(
+                f"{self.id or 'comparison'}: {len(self.completions)} completions but {len(self.ranks)} ranks; give one rank each"
+            )
+        if not all(map(math.isfinite, self.ranks)):
+            raise DataError(f"{self.id or 'comparison'}: ranks must be finite numbers, got {list(self.ranks)}")
+
+    def pairs(self) -> Iterator[Pair]:
+        """All C(K,2) pairs, better one first; ties carry target 0.5 and keep the order of the file."""
+        k = len(self.completions)
+        weight = self.weight / (k * (k - 1) // 2)
+        for i in range(k):
+            for j in range(i + 1, k):
+                if self.ranks[i] == self.ranks[j]:
+                    yield Pair(i, j, 0.5, weight)
+                elif self.ranks[i] < self.ranks[j]:
+                    yield Pair(i, j, 1.0, weight)
+                else:
+                    yield Pair(j, i, 1.0, weight)
+
+    def conversations(self) -> list[Conversation]:
+        """The K full conversations: prompt and completion, as they are scored."""
+        return [self.prompt + completion for completion in self.completions]
+
+
+class Score(float):
+    """A reward that knows how it came about. It is a float, so it can be used as one; it is NaN unless `status` is `ok`.
+
+    status     `ok`; `masked` (could have been scored, deliberately was not); `error` (could not be scored)
+    tokens     length of the scored sequence, in tokens
+    truncated  True when the conversation was longer than the context and was cut as the contract says
+    reason     why it was masked or failed, for people
+    """
+
+    __slots__ = ("reason", "status", "tokens", "truncated")
+    status: Status
+    tokens: int
+    truncated: bool
+    reason: str
+
+    def __new__(
+        cls, value: float, status: Status = "ok", tokens: int = 0, truncated: bool = False, reason: str = ""
+    ) -> Score:
+        if status == "ok" and not math.isfinite(value):
+            status, reason = "error", reason or f"the model returned {value}"
+        score = super().__new__(cls, value if status == "ok" else math.nan)
+        score.status, score.tokens, score.truncated, score.reason = status, tokens, truncated, reason
+        return score
+
+    def __repr__(self) -> str:
+        return f"Score({float(self):.6g})" if self.status == "ok" else f"Score({self.status}: {self.reason})"
+
+
+class Scorer(Protocol):
+    """Anything that turns conversations into rewards: a local model, an HTTP client, an ensemble, a rule."""
+
+    def score(self, conversations: Sequence[Conversation]) -> list[Score]: ...
+
+
+class Generator(Protocol):
+    """Anything that answers prompts: a policy, a writer of the lab, a remote model."""
+
+    def generate(self, prompts: Sequence[Conversation]) -> list[str]: ...
