@@ -1,0 +1,165 @@
+"""Comparisons in: `read` streams them, `load` collects them. Rows without a usable preference are counted, never lost.
+
+In: paths or hub ids. Out: `Comparison`s, with the number of rows seen and, by reason, of rows kept out. A row whose
+structure cannot be read stops the reading with a DataError that names file, line and remedy.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from guerdon.data.containers import Row, kind_of, stream
+from guerdon.data.formats import Format, named, recognise
+from guerdon.data.messages import Unusable
+from guerdon.types import Comparison, DataError
+
+MAX_ANSWER = 1_000_000  # characters; longer answers are logs and dumps, which no context window holds
+SAMPLE = 8  # rows of each file that its format is recognised from
+EXAMPLES = 5  # places kept for each reason
+
+_SPLIT_NAMES = ("train", "training", "test", "valid", "validation", "val", "dev", "eval", "data")
+
+
+@dataclass
+class Reader:
+    """An iterable of comparisons that keeps count while it is read; each new iteration starts from zero.
+
+    rows      raw rows seen
+    dropped   rows kept out, by reason: `empty answer`, `identical answers`, `answer too long`, `no label`,
+              `margin not finite`, `fewer than two answers`
+    examples  the first few places (`file:line`) for each reason
+    formats   the format of each file
+    place     file and line of the comparison that was given last
+    """
+
+    path: str
+    format: str | None = None
+    source: str = ""
+    max_answer: int = MAX_ANSWER
+    rows: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    formats: dict[str, str] = field(default_factory=dict)
+    place: tuple[str, int] = ("", 0)
+
+    def __iter__(self) -> Iterator[Comparison]:
+        self.rows, self.dropped, self.examples, self.formats = 0, {}, {}, {}
+        for file, group in itertools.groupby(stream(self.path), key=lambda row: row.file):
+            rows = iter(group)
+            first = list(itertools.islice(rows, SAMPLE))
+            name = self.format or recognise(first)
+            self.formats[file] = name
+            yield from self._convert(itertools.chain(first, rows), named(name))
+
+    def _convert(self, rows: Iterator[Row], form: Format) -> Iterator[Comparison]:
+        for row in rows:
+            self.rows += 1
+            try:
+                comparison = form.convert(row.data)
+                check_answers(comparison, self.max_answer)
+            except Unusable as reason:
+                self._drop(str(reason), row.place)
+            except DataError as error:
+                raise DataError(f"{row.place}: {error}") from None
+            else:
+                self.place = (row.file, row.line)
+                yield replace(comparison, source=self._source(row), id=self._id(row))
+
+    def _source(self, row: Row) -> str:
+        given = row.data.get("source")
+        return given if isinstance(given, str) else self.source
+
+    def _id(self, row: Row) -> str:
+        given = row.data.get("id")
+        if isinstance(given, str | int) and not isinstance(given, bool):
+            return str(given)
+        return f"{_label(row.file, self.path)}:{row.line}"
+
+    def _drop(self, reason: str, place: str) -> None:
+        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+        places = self.examples.setdefault(reason, [])
+        if len(places) < EXAMPLES:
+            places.append(place)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """All comparisons of some paths in memory, with what was seen on the way.
+
+    `rows`, `dropped` and `examples` are as in `Reader`, summed over the paths; `sources` counts comparisons by source.
+    """
+
+    comparisons: list[Comparison]
+    rows: int
+    dropped: dict[str, int]
+    examples: dict[str, list[str]]
+    sources: dict[str, int]
+
+
+def read(
+    path: str | Path, *, format: str | None = None, source: str | None = None, max_answer: int = MAX_ANSWER
+) -> Reader:
+    """Stream the comparisons of a file, a folder or a hub set.
+
+    `format` names one of `formats.FORMATS` (default: recognised from the first rows of each file); `source` is for rows
+    that carry none (default: `source_name`); `max_answer` is in characters, rows with a longer answer are kept out.
+    Raises ConfigError for an unknown format at once, DataError for unreadable files and rows while iterating.
+    """
+    if format is not None:
+        named(format)
+    return Reader(str(path), format, source_name(path) if source is None else source, max_answer)
+
+
+def load(paths: Sequence[str | Path] | str | Path, *, format: str | None = None) -> Dataset:
+    """Read all comparisons of some paths into memory. Raises DataError when a path holds no usable one."""
+    comparisons: list[Comparison] = []
+    rows, dropped = 0, Counter[str]()
+    examples: dict[str, list[str]] = {}
+    for path in [paths] if isinstance(paths, str | Path) else paths:
+        reader = read(path, format=format)
+        before = len(comparisons)
+        comparisons += reader
+        if len(comparisons) == before:
+            raise DataError(f"{path}: {explain_empty(reader)}")
+        rows += reader.rows
+        dropped.update(reader.dropped)
+        for reason, places in reader.examples.items():
+            examples[reason] = (examples.get(reason, []) + places)[:EXAMPLES]
+    sources = dict(Counter(comparison.source for comparison in comparisons))
+    return Dataset(comparisons, rows, dict(dropped), examples, sources)
+
+
+def explain_empty(reader: Reader) -> str:
+    """Why nothing was left, for an error message."""
+    reasons = ", ".join(f"{reason}: {count}" for reason, count in reader.dropped.items())
+    return f"no usable comparison in {reader.rows} rows ({reasons}); repair these rows or give other data"
+
+
+def source_name(path: str | Path) -> str:
+    """The file's stem or the folder's name; the folder's also for a file that is only named `train`, `test`, ..."""
+    file = Path(path)
+    if kind_of(file) is None:
+        return file.resolve().name if file.is_dir() else str(path)
+    stem = Path(file.name.removesuffix(".gz")).stem
+    return (file.resolve().parent.name or stem) if stem.lower() in _SPLIT_NAMES else stem
+
+
+def check_answers(comparison: Comparison, max_answer: int = MAX_ANSWER) -> None:
+    """Raise Unusable when an answer is empty (its last message blank) or too long, or when two are the same."""
+    answers = comparison.completions
+    if not all(answer[-1]["content"].strip() for answer in answers):
+        raise Unusable("empty answer")
+    if any(len(message["content"]) > max_answer for answer in answers for message in answer):
+        raise Unusable("answer too long")
+    if any(first == second for first, second in itertools.combinations(answers, 2)):
+        raise Unusable("identical answers")
+
+
+def _label(file: str, path: str) -> str:
+    """The file's name, or its path inside the folder that was given."""
+    inside = Path(file).is_relative_to(path) and file != str(Path(path))
+    return Path(file).relative_to(path).as_posix() if inside else Path(file).name

@@ -1,0 +1,84 @@
+"""Comparisons out: our own JSON Lines, which `read` gives back exactly.
+
+In: comparisons. Out: one JSON object per line, UTF-8, gzipped when the name ends in .gz. Only whole files appear.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from guerdon.data.messages import Messages, is_stringified
+from guerdon.types import Comparison, DataError
+
+
+def write_jsonl(path: str | Path, comparisons: Iterable[Comparison]) -> int:
+    """Write comparisons, replacing the file; returns how many. Nothing is left behind when one cannot be written.
+
+    Raises DataError for a value that JSON cannot hold (NaN, infinity, half a surrogate pair), naming the comparison.
+    """
+    target = Path(path)
+    count = 0
+    with _replacing(target) as file:
+        for comparison in comparisons:
+            file.write(_line(comparison))
+            count += 1
+    return count
+
+
+def to_row(comparison: Comparison) -> dict[str, Any]:
+    """The JSON object of a comparison. One user message is written as text, and so is one assistant message."""
+    row: dict[str, Any] = {
+        "prompt": _compact(comparison.prompt, "user"),
+        "completions": [_compact(answer, "assistant") for answer in comparison.completions],
+        "ranks": list(comparison.ranks),
+    }
+    if comparison.strength is not None:
+        row["strength"] = comparison.strength
+    if comparison.annotator is not None:
+        row["annotator"] = comparison.annotator
+    if comparison.weight != 1.0:
+        row["weight"] = comparison.weight
+    return row | {"source": comparison.source, "id": comparison.id}
+
+
+def _compact(messages: Messages, role: str) -> str | list[Any]:
+    if len(messages) == 1 and messages[0]["role"] == role:
+        text = messages[0]["content"]
+        if text.strip() and not is_stringified(text):  # what `read` would take for something else stays a list
+            return text
+    return list(messages)
+
+
+def _line(comparison: Comparison) -> bytes:
+    try:
+        return json.dumps(to_row(comparison), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    except ValueError as error:  # UnicodeEncodeError is one too
+        cause = "half a surrogate pair" if isinstance(error, UnicodeEncodeError) else "a number that is not finite"
+        raise DataError(f"{comparison.id or 'comparison'}: holds {cause}, which cannot be written; remove it") from None
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[IO[bytes]]:
+    """A file in the same folder that takes the target's place once it is closed without an error."""
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with unfinished.open("wb") as raw:
+            if target.suffix == ".gz":
+                # No name and no time in the header: the same comparisons give the same bytes.
+                with gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as file:
+                    yield file  # type: ignore[misc]  # GzipFile is an IO[bytes] in all but its declaration
+            else:
+                yield raw
+        os.replace(unfinished, target)
+    except OSError as error:
+        raise DataError(
+            f"{target}: cannot be written ({error.strerror}); check folder, permissions and space"
+        ) from None
+    finally:
+        unfinished.unlink(missing_ok=True)
