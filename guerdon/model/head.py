@@ -1,0 +1,54 @@
+"""The score head: one linear layer with one output, found in any architecture and always computed in float32.
+
+A head in bfloat16 can tell scores between 8 and 16 apart only in steps of 0.0625, which makes false ties of confident
+rewards; the head is tiny, so full precision costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from guerdon.types import ConfigError
+
+
+def find_head(net: nn.Module) -> tuple[str, nn.Module]:
+    """Top-level name and module of the final linear layer with one output. Raises ConfigError when there is none.
+
+    Decoders call it `score`, encoders `classifier` or `classification_head`, where it may be the last layer of a small stack.
+    """
+    inner = plain(net)
+    for name in ("score", "classifier", "classification_head", "logits_proj"):
+        if hasattr(inner, name):
+            return name, getattr(inner, name)
+    raise ConfigError(f"{type(inner).__name__} has no sequence-classification head that Guerdon knows")
+
+
+def plain(net: nn.Module) -> Any:
+    """The transformers model, out of its PEFT wrapper if it has one (LoRA layers stay inside)."""
+    return net.get_base_model() if hasattr(net, "peft_config") else net  # type: ignore[operator]
+
+
+def keep_head_in_fp32(net: nn.Module) -> None:
+    """Hold the final linear layer in float32 and compute it outside autocast, whatever surrounds it."""
+    _, head = find_head(net)
+    finals = [m for m in head.modules() if isinstance(m, nn.Linear) and m.out_features == 1]
+    if not finals:
+        raise ConfigError(f"the score head of {type(plain(net)).__name__} has no linear layer with one output")
+    for final in finals:
+        final.float()
+        if not final._forward_pre_hooks:
+            final.register_forward_pre_hook(_to_fp32)
+
+
+def _to_fp32(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (args[0].float(), *args[1:])
+
+
+def apply_head(net: nn.Module, states: Tensor) -> Tensor:
+    """Scores (n,) of pooled states (n, width), in float32."""
+    _, head = find_head(net)
+    with torch.autocast(states.device.type, enabled=False):
+        return head(states.float()).squeeze(-1)  # type: ignore[no-any-return]
