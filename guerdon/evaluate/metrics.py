@@ -1,0 +1,229 @@
+"""What a score table says about a reward model, in one frozen record.
+
+In: a `ScoreTable`. Out: an `Evaluation`, whose `to_dict()` is JSON. `docs/evaluate.md` defines every number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from guerdon.evaluate.calibration import brier, credit, ece, equal_mass_bins, nll, reliability
+from guerdon.evaluate.intervals import ceiling, prompt_bootstrap
+from guerdon.evaluate.table import Floats, PairTable, ScoreTable
+
+__all__ = ["Evaluation", "Slice", "ceiling", "evaluate", "reliability"]
+
+QUANTILES = (5, 25, 50, 75, 95)
+STRENGTHS = ("weak", "middle", "strong")
+COLLAPSE_NLL = 1e-3  # nats from ln 2
+COLLAPSE_MARGIN = 0.02  # below this 95 % of the margins say "I do not know": p stays between .495 and .505
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Accuracy on part of the pairs, with its interval over prompts and the longer-answer baseline on the same pairs.
+
+    `strength_min` and `strength_max` are set for slices by strength, in the units of the label.
+    """
+
+    accuracy: float
+    low: float
+    high: float
+    n: int
+    longer_wins: float
+    strength_min: float | None = None
+    strength_max: float | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Every metric of one model on one set. Shares lie in 0..1; an undefined number is NaN (null in `to_dict`).
+
+    The unit is the pair: a ranking of K contributes all its C(K,2) pairs. A pair is decided unless its label is a tie.
+    """
+
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    n: int
+    ties: int
+    score_ties: int
+    unscored: int
+    prompts: int
+    nll: float
+    brier: float
+    ece: float
+    margin_quantiles: Mapping[str, float]
+    reward_mean: float
+    reward_std: float
+    longer_wins: float
+    longer_wins_low: float
+    longer_wins_high: float
+    shorter_wins: float
+    by_source: Mapping[str, Slice]
+    by_strength: Mapping[str, Slice]
+    collapsed: bool
+    warnings: tuple[str, ...]
+    kendall_tau: float | None = None
+    gold_accuracy: float | None = None
+    gold_accuracy_low: float | None = None
+    gold_accuracy_high: float | None = None
+    gold_n: int | None = None
+    gold_agreement: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as plain JSON types; a number that is not finite becomes None, what does not apply is left out."""
+        record: dict[str, Any] = _plain({name: value for name, value in asdict(self).items() if value is not None})
+        return record
+
+
+def evaluate(table: ScoreTable, *, seed: int = 0, resamples: int = 2000) -> Evaluation:
+    """Measure how well the scores order the completions as the labels (and the gold reward, if any) do.
+
+    Accuracy and calibration use decided pairs with two scored completions; tied and unscored pairs are counted apart.
+    """
+    every = table.pairs()
+    pairs = every.where(every.is_decided & every.is_scored)
+    right = credit(pairs.margin)
+    low, high = prompt_bootstrap(right, pairs.group, seed=seed, resamples=resamples)
+    longer, longer_low, longer_high = _longer_wins(pairs, seed, resamples)
+    likelihood = _mean(nll(pairs.margin))
+    collapsed = _is_collapsed(pairs.margin, likelihood)
+    rewards = table.score[np.isfinite(table.score)]
+    unscored = int((~every.is_scored).sum())
+    score_ties = int((pairs.margin == 0).sum())
+    gold = _gold(every, pairs, seed, resamples) if table.gold is not None else {}
+    return Evaluation(
+        accuracy=_mean(right),
+        accuracy_low=low,
+        accuracy_high=high,
+        n=len(pairs),
+        ties=int((~every.is_decided).sum()),
+        score_ties=score_ties,
+        unscored=unscored,
+        prompts=len(np.unique(pairs.group)),
+        nll=likelihood,
+        brier=_mean(brier(pairs.margin)),
+        ece=ece(reliability(pairs)),
+        margin_quantiles=_quantiles(pairs.margin),
+        reward_mean=_mean(rewards),
+        reward_std=float(rewards.std()) if len(rewards) else math.nan,
+        longer_wins=longer,
+        longer_wins_low=longer_low,
+        longer_wins_high=longer_high,
+        shorter_wins=1 - longer,
+        by_source={
+            str(name) or "unnamed": _slice(pairs, pairs.source == name, seed, resamples)
+            for name in np.unique(pairs.source)
+        },
+        by_strength=_by_strength(pairs, seed, resamples),
+        collapsed=collapsed,
+        warnings=_warnings(collapsed, len(pairs), unscored, len(every), score_ties),
+        kendall_tau=_kendall_tau(every),
+        **gold,
+    )
+
+
+def _mean(values: Floats) -> float:
+    return float(values.mean()) if len(values) else math.nan
+
+
+def _quantiles(margin: Floats) -> dict[str, float]:
+    values = np.quantile(margin, np.array(QUANTILES) / 100) if len(margin) else np.full(len(QUANTILES), math.nan)
+    return {str(q): float(value) for q, value in zip(QUANTILES, values, strict=True)}
+
+
+def _longer_wins(pairs: PairTable, seed: int, resamples: int) -> tuple[float, float, float]:
+    known = np.isfinite(pairs.chars)
+    values = credit(pairs.chars[known])
+    return _mean(values), *prompt_bootstrap(values, pairs.group[known], seed=seed, resamples=resamples)
+
+
+def _slice(pairs: PairTable, keep: NDArray[np.bool_], seed: int, resamples: int) -> Slice:
+    part = pairs.where(keep)
+    right = credit(part.margin)
+    low, high = prompt_bootstrap(right, part.group, seed=seed, resamples=resamples)
+    return Slice(_mean(right), low, high, len(part), _mean(credit(part.chars[np.isfinite(part.chars)])))
+
+
+def _by_strength(pairs: PairTable, seed: int, resamples: int) -> dict[str, Slice]:
+    """Thirds of equal mass by the label's strength; the units differ between sets, so read it set by set."""
+    strong = pairs.where(np.isfinite(pairs.strength))
+    third = equal_mass_bins(strong.strength, 3)
+    slices = {}
+    for index, name in enumerate(STRENGTHS):
+        inside = third == index
+        if inside.any():
+            part = _slice(strong, inside, seed, resamples)
+            low, high = float(strong.strength[inside].min()), float(strong.strength[inside].max())
+            slices[name] = Slice(part.accuracy, part.low, part.high, part.n, part.longer_wins, low, high)
+    return slices
+
+
+def _kendall_tau(pairs: PairTable) -> float | None:
+    """Mean of Kendall's tau-b (1945) over rankings of K > 2, None without any; unscored or wholly tied ones are out."""
+    sizes = np.bincount(pairs.comparison)
+    is_long, is_whole = sizes > 1, np.bincount(pairs.comparison, weights=~pairs.is_scored) == 0
+    if not is_long.any():
+        return None
+    signs = np.where(pairs.is_decided, np.sign(pairs.margin), 0.0)
+    agreement = np.bincount(pairs.comparison, weights=signs)
+    by_label = np.bincount(pairs.comparison, weights=pairs.is_decided)
+    by_score = np.bincount(pairs.comparison, weights=pairs.margin != 0)
+    used = is_long & is_whole & (by_label > 0) & (by_score > 0)
+    return _mean(agreement[used] / np.sqrt(by_label[used] * by_score[used]))
+
+
+def _gold(every: PairTable, decided: PairTable, seed: int, resamples: int) -> dict[str, Any]:
+    """Accuracy against the gold order, also where raters tied; and the accuracy of gold itself against the raters."""
+    pairs = every.where(every.is_scored & np.isfinite(every.gold) & (every.gold != 0))
+    right = credit(pairs.margin * np.sign(pairs.gold))
+    low, high = prompt_bootstrap(right, pairs.group, seed=seed, resamples=resamples)
+    return {
+        "gold_accuracy": _mean(right),
+        "gold_accuracy_low": low,
+        "gold_accuracy_high": high,
+        "gold_n": len(pairs),
+        "gold_agreement": _mean(credit(decided.gold[np.isfinite(decided.gold)])),
+    }
+
+
+def _is_collapsed(margin: Floats, likelihood: float) -> bool:
+    if not len(margin):
+        return False
+    return abs(likelihood - math.log(2)) < COLLAPSE_NLL and float(np.quantile(np.abs(margin), 0.95)) < COLLAPSE_MARGIN
+
+
+def _warnings(collapsed: bool, n: int, unscored: int, pairs: int, score_ties: int) -> tuple[str, ...]:
+    lines = []
+    if not n:
+        lines.append("No pair could be measured: every pair is tied or was not scored.")
+    if collapsed:
+        lines.append(
+            "The model is collapsed: margins are close to 0 and the loss is ln 2, that of a coin, so accuracy counts "
+            "rounding noise. Check that the head is trained, the learning rate is not 0, and answers differ as tokens."
+        )
+    if unscored:
+        lines.append(f"{unscored:,} of {pairs:,} pairs were not scored and are left out; the score table says why.")
+    if n and score_ties > 0.05 * n:
+        lines.append(
+            f"{score_ties:,} of {n:,} decided pairs have equal scores and count one half each; "
+            "see whether truncation makes their answers the same."
+        )
+    return tuple(lines)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
