@@ -17,31 +17,21 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from guerdon.data.containers import find_files
+from guerdon.data.hub import is_hub_id
+from guerdon.data.rows import ScoreRow
 from guerdon.evaluate.files import replacing
-from guerdon.types import ConfigError, ContractError, Conversation, DataError, Score, Scorer
+from guerdon.types import ConfigError, ContractError, DataError, Score, Scorer
 
 if sys.platform != "win32":
     import fcntl
 
-HEAD = 1 << 20  # bytes of the input that go into its name
-
-
-class Row(Protocol):
-    """One input row: its number, what it said, the conversations to score, and why there are none."""
-
-    @property
-    def index(self) -> int: ...
-    @property
-    def raw(self) -> Any: ...
-    @property
-    def conversations(self) -> Sequence[Conversation]: ...
-    @property
-    def problem(self) -> str | None: ...
+HEAD = 1 << 20  # bytes of each input file that go into its name
 
 
 @dataclass(frozen=True)
@@ -80,7 +70,7 @@ class ScoreFileSummary:
 
 def score_file(
     scorer: Scorer,
-    source_rows: Iterable[Row],
+    source_rows: Iterable[ScoreRow],
     output: Path | str,
     *,
     source: str = "",
@@ -129,13 +119,19 @@ def score_file(
 
 
 def input_identity(path: Path | str) -> str:
-    """A name for an input file that changes with its content: file name, size in bytes, hash of the first MiB."""
-    path = Path(path)
-    if not path.is_file():
+    """A name for the input that changes with its content: path, bytes, and a hash of names, sizes and first MiBs.
+
+    A hub set goes by its id. Raises DataError when there is nothing at the path.
+    """
+    if is_hub_id(str(path)):
         return str(path)
-    with path.open("rb") as file:
-        digest = sha256(file.read(HEAD)).hexdigest()[:16]
-    return f"{path.name}, {path.stat().st_size} bytes, sha256 of the head {digest}"
+    digest, size = sha256(), 0
+    for file in find_files(path):
+        size += file.stat().st_size
+        digest.update(f"{file.name} {file.stat().st_size}\n".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(HEAD))
+    return f"{Path(path).name}, {size} bytes, {digest.hexdigest()[:16]}"
 
 
 def _prepare(output: Path, overwrite: bool) -> Path:
@@ -219,7 +215,7 @@ def _whole_lines(path: Path) -> Iterator[bytes]:
             yield line
 
 
-def _skip(rows: Iterator[Row], done: int, last: dict[str, Any] | None, partial: Path) -> Iterator[Row]:
+def _skip(rows: Iterator[ScoreRow], done: int, last: dict[str, Any] | None, partial: Path) -> Iterator[ScoreRow]:
     """Step over the rows that are done; the last of them must be the row that was written last."""
     if last is None:
         return rows
@@ -231,8 +227,8 @@ def _skip(rows: Iterator[Row], done: int, last: dict[str, Any] | None, partial: 
     return rows
 
 
-def _batches(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
-    group: list[Row] = []
+def _batches(rows: Iterator[ScoreRow], size: int) -> Iterator[list[ScoreRow]]:
+    group: list[ScoreRow] = []
     waiting = 0
     for row in rows:
         group.append(row)
@@ -244,7 +240,7 @@ def _batches(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
         yield group
 
 
-def _score_rows(scorer: Scorer, rows: Sequence[Row]) -> list[dict[str, Any]]:
+def _score_rows(scorer: Scorer, rows: Sequence[ScoreRow]) -> list[dict[str, Any]]:
     conversations = [conversation for row in rows if not row.problem for conversation in row.conversations]
     scores = scorer.score(conversations) if conversations else []
     if len(scores) != len(conversations):
@@ -253,7 +249,7 @@ def _score_rows(scorer: Scorer, rows: Sequence[Row]) -> list[dict[str, Any]]:
     return [_record(row, [] if row.problem else [next(stream) for _ in row.conversations]) for row in rows]
 
 
-def _record(row: Row, scores: Sequence[Score]) -> dict[str, Any]:
+def _record(row: ScoreRow, scores: Sequence[Score]) -> dict[str, Any]:
     record: dict[str, Any] = {"index": row.index}
     if isinstance(row.raw, dict) and row.raw.get("id") is not None:
         record["id"] = row.raw["id"]

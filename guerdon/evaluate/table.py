@@ -206,7 +206,7 @@ class ScoreTable:
             with _open_text(path, temporary, "w") as file:
                 for row in zip(*(values.tolist() for values in columns.values()), strict=True):
                     record = {name: None if value != value else value for name, value in zip(columns, row, strict=True)}
-                    file.write(json.dumps(record, ensure_ascii=False) + "\n")
+                    file.write(json.dumps(record) + "\n")
 
     @classmethod
     def read(cls, path: Path | str) -> ScoreTable:

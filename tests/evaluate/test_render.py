@@ -1,0 +1,39 @@
+"""The terminal table shows the numbers that the record holds."""
+
+import io
+
+from rich.console import Console
+from test_metrics import make_table, random_table
+
+from guerdon.evaluate.metrics import evaluate
+from guerdon.evaluate.render import render
+
+
+def show(evaluation, width=120, **options):
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(render(evaluation, **options))
+    return console.file.getvalue()
+
+
+def test_accuracy_stands_beside_its_baselines_and_ceiling():
+    e = evaluate(random_table())
+    text = show(e, ceiling=(0.63, 0.755), title="test")
+    assert f"test: 300 decided pairs from {e.prompts} prompts" in text
+    assert f"{100 * e.accuracy_low:.1f} to {100 * e.accuracy_high:.1f}" in text
+    assert f"{100 * e.accuracy:.1f} %" in text
+    assert f"{100 * e.longer_wins:.1f} %" in text
+    assert "63.0 to 75.5" in text
+    assert "gold" not in show(evaluate(make_table([[1, 0]] * 4, [[1, 2]] * 4)))
+
+
+def test_sources_are_text_not_markup():
+    table = make_table([[1, 0]] * 4, [[1, 2]] * 4, source=["[red]a[/red]", "[b]", "[b]", "c"])
+    text = show(evaluate(table))
+    assert "[red]a[/red]" in text
+    assert "By source" in text
+
+
+def test_warnings_and_missing_numbers():
+    text = show(evaluate(make_table([[1, 1], [2, 2]], [[1, 1], [1, 1]])))
+    assert "! No pair could be measured" in text
+    assert "nan" not in text
