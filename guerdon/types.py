@@ -48,7 +48,8 @@ class Pair(NamedTuple):
     """One decided or tied pair of a comparison, as indices into `Comparison.completions`.
 
     `target` is the probability that `chosen` beats `rejected`: 1.0, or 0.5 for a tie. `weight` is 1/C(K,2) times the
-    comparison's own weight, so that a ranking of K counts as one comparison (Ouyang et al. 2022, arXiv 2203.02155, eq. 1).
+    comparison's own weight, so that a ranking of K counts as one comparison (Ouyang et al. 2022, arXiv 2203.02155, eq.
+    1).
     """
 
     chosen: int
@@ -82,7 +83,9 @@ class Comparison:
 
     def __post_init__(self) -> None:
         if len(self.completions) < 2:
-            raise DataError(f"{self.id or 'comparison'}: a comparison needs at least 2 completions, got {len(self.completions)}")
+            raise DataError(
+                f"{self.id or 'comparison'}: a comparison needs at least 2 completions, got {len(self.completions)}"
+            )
         if len(self.ranks) != len(self.completions):
             raise DataError(
                 f"{self.id or 'comparison'}: {len(self.completions)} completions but {len(self.ranks)} ranks; give one rank each"
@@ -109,7 +112,8 @@ class Comparison:
 
 
 class Score(float):
-    """A reward that knows how it came about. It is a float, so it can be used as one; it is NaN unless `status` is `ok`.
+    """A reward that knows how it came about. It is a float, so it can be used as one; it is NaN unless `status` is
+    `ok`.
 
     status     `ok`; `masked` (could have been scored, deliberately was not); `error` (could not be scored)
     tokens     length of the scored sequence, in tokens

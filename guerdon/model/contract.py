@@ -1,9 +1,9 @@
 """The scoring contract: what a reward is, written into the checkpoint and enforced wherever it is used.
 
-`scoring_contract.json` stands beside the weights. It names every choice that can change a score (template, closing token,
-scored position, pad token, truncation, head precision, scale and offset, direction) and carries golden rows: fixed
-conversations with their token ids and the score they had when the checkpoint was written. `verify` encodes and scores them
-again; ids must match exactly and scores within tolerance, or nothing is scored at all.
+`scoring_contract.json` stands beside the weights. It names every choice that can change a score (template, closing
+token, scored position, pad token, truncation, head precision, scale and offset, direction) and carries golden rows:
+fixed conversations with their token ids and the score they had when the checkpoint was written. `verify` encodes and
+scores them again; ids must match exactly and scores within tolerance, or nothing is scored at all.
 """
 
 from __future__ import annotations
@@ -88,13 +88,17 @@ class Contract:
             raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             claimed = raw.pop("hash")
             if raw.get("version") != VERSION:
-                raise ContractError(f"{path}: contract version {raw.get('version')} is not the {VERSION} this release reads")
+                raise ContractError(
+                    f"{path}: contract version {raw.get('version')} is not the {VERSION} this release reads"
+                )
             rows = tuple(
                 GoldenRow(tuple(row["messages"]), tuple(row["ids"]), row["score"]) for row in raw.pop("golden")
             )
             contract = Contract(**raw, golden=rows)
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise ContractError(f"{path}: not a readable scoring contract ({error!r}); copy it from the original") from error
+            raise ContractError(
+                f"{path}: not a readable scoring contract ({error!r}); copy it from the original"
+            ) from error
         if claimed != contract.hash:
             raise ContractError(f"{path}: was edited by hand (hash {claimed} does not fit); copy it from the original")
         return contract

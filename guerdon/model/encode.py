@@ -9,8 +9,9 @@ the template of the folder (transformers, TRL, vLLM, SGLang) feeds the model the
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, Literal, NamedTuple
 
@@ -55,6 +56,10 @@ class Encoder:
         rows = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
         return [self._cut(row) for row in rows]
 
+    def lengths(self, conversations: Sequence[Conversation]) -> list[int]:
+        """Tokens of whole conversations before any cut. Raises DataError when the template refuses one."""
+        return [item.full_length for item in replace(self, max_length=sys.maxsize)(conversations)]
+
     def render(self, conversation: Conversation) -> str:
         """The conversation as the template writes it, before tokenisation. Raises DataError when the template refuses."""
         try:
@@ -95,7 +100,8 @@ def prepare_tokenizer(tokenizer: Any) -> Any:
     - A pad token that is missing, or is the token every conversation ends on, is replaced by a spare one, because
       transformers finds the scored token by looking for the last id that is not the pad id.
 
-    The caller resizes the embeddings when `len(tokenizer)` grew. Raises ConfigError for a tokenizer with several templates.
+    The caller resizes the embeddings when `len(tokenizer)` grew. Raises ConfigError for a tokenizer with several
+    templates.
     """
     if isinstance(tokenizer.chat_template, dict):
         names = ", ".join(tokenizer.chat_template)
@@ -126,7 +132,9 @@ def _render_probe(tokenizer: Any) -> str:
 def _ends_on_special_token(tokenizer: Any) -> bool:
     """True if the rendered text, but for trailing white space, ends on a token that ordinary text cannot contain."""
     ids = tokenizer(_render_probe(tokenizer).rstrip(), add_special_tokens=False)["input_ids"]
-    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} | set(tokenizer.all_special_ids)
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} | set(
+        tokenizer.all_special_ids
+    )
     return bool(ids) and ids[-1] in special
 
 

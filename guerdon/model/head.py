@@ -17,7 +17,8 @@ from guerdon.types import ConfigError
 def find_head(net: nn.Module) -> tuple[str, nn.Module]:
     """Top-level name and module of the final linear layer with one output. Raises ConfigError when there is none.
 
-    Decoders call it `score`, encoders `classifier` or `classification_head`, where it may be the last layer of a small stack.
+    Decoders call it `score`, encoders `classifier` or `classification_head`, where it may be the last layer of a small
+    stack.
     """
     inner = plain(net)
     for name in ("score", "classifier", "classification_head", "logits_proj"):

@@ -1,16 +1,16 @@
 """Prompt trees: a prompt is computed once, however many completions hang on it.
 
-A *tree* is the token ids of K conversations that start alike: the shared prefix once, then each completion's own tokens.
-The prefix is the longest common prefix of the finished token sequences, so sharing is exact whatever the template does.
-Trees are packed, without padding, into *rows* of about `budget` tokens; a row knows, for each token, its tree, its
-branch (0 = shared prefix, k = completion k) and its position on the path from the root:
+A *tree* is the token ids of K conversations that start alike: the shared prefix once, then each completion's own
+tokens. The prefix is the longest common prefix of the finished token sequences, so sharing is exact whatever the
+template does. Trees are packed, without padding, into *rows* of about `budget` tokens; a row knows, for each token, its
+tree, its branch (0 = shared prefix, k = completion k) and its position on the path from the root:
 
     tree   0 0 0 0 0 0 0 0 1 1 1 1 1
     branch 0 0 0 1 1 1 2 2 0 0 1 2 2        a token sees the tokens of its tree that are in the prefix
     pos    0 1 2 3 4 5 3 4 0 1 2 2 3        or in its own branch, at its own position or before
 
-Models that cannot share (bidirectional encoders, recurrent layers) get `PaddedRow`s: completions sorted by length, so that
-little is padded.
+Models that cannot share (bidirectional encoders, recurrent layers) get `PaddedRow`s: completions sorted by length, so
+that little is padded.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ Tree = tuple[Ids, ...]
 
 @dataclass(frozen=True)
 class TreeRow:
-    """One packed row. `ids`, `tree`, `branch`, `position` are (T,); `scored` (n,) points at each completion's last token.
+    """One packed row. `ids`, `tree`, `branch`, `position` are (T,); `scored` (n,) points at each completion's last
+    token.
 
     `origin` names, for each scored token, the (tree, completion) it belongs to, as indices into the packed list.
     """
@@ -40,8 +41,9 @@ class TreeRow:
     origin: tuple[tuple[int, int], ...]
 
     def to(self, device: torch.device) -> TreeRow:
-        moved = (t.to(device, non_blocking=True) for t in (self.ids, self.tree, self.branch, self.position, self.scored))
-        return TreeRow(*moved, self.origin)
+        tensors = (self.ids, self.tree, self.branch, self.position, self.scored)
+        ids, tree, branch, position, scored = (t.to(device, non_blocking=True) for t in tensors)
+        return TreeRow(ids, tree, branch, position, scored, self.origin)
 
     @property
     def tokens(self) -> int:
@@ -134,8 +136,14 @@ def _lay_out(members: Sequence[tuple[int, Tree]], pad_to: int) -> TreeRow:
             origin.append((index, k))
         tree_of += [slot] * (len(ids) - len(tree_of))
     padding = -len(ids) % pad_to
-    columns = (ids + [0] * padding, tree_of + [-1] * padding, branch + [0] * padding, position + [0] * padding)
-    return TreeRow(*(torch.tensor(column) for column in (*columns, scored)), tuple(origin))
+    return TreeRow(
+        torch.tensor(ids + [0] * padding),
+        torch.tensor(tree_of + [-1] * padding),
+        torch.tensor(branch + [0] * padding),
+        torch.tensor(position + [0] * padding),
+        torch.tensor(scored),
+        tuple(origin),
+    )
 
 
 def padded_rows(trees: Sequence[Tree], budget: int, pad_id: int) -> list[PaddedRow]:

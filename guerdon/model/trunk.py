@@ -54,7 +54,7 @@ class Trunk:
         if self.pools_last:
             return apply_head(self.net, self._padded_states(row))
         logits = plain(self.net)(input_ids=row.ids, attention_mask=row.mask).logits
-        return logits[:, 0].float()  # type: ignore[no-any-return]
+        return logits[:, 0].float()
 
     def use_flex(self) -> None:
         """Run tree rows through FlexAttention block masks from now on (CUDA)."""
@@ -74,7 +74,7 @@ class Trunk:
             use_cache=False,
             **extra,
         ).last_hidden_state[0]
-        return states if self.skips_last_layer else states[row.scored]  # type: ignore[no-any-return]
+        return states if self.skips_last_layer else states[row.scored]
 
     def _masks(self, row: TreeRow) -> Any:
         """The tree mask in the shape the body takes: one mask, or one per kind of layer where some slide."""
@@ -95,7 +95,7 @@ class Trunk:
     def _padded_states(self, row: PaddedRow) -> Tensor:
         states = self.body(input_ids=row.ids, attention_mask=row.mask, use_cache=False).last_hidden_state
         last = row.mask.sum(1) - 1
-        return states[torch.arange(len(last), device=last.device), last]  # type: ignore[no-any-return]
+        return states[torch.arange(len(last), device=last.device), last]
 
     @torch.no_grad()
     def _agrees_with_plain(self) -> bool:
@@ -113,7 +113,15 @@ class Trunk:
                 for completion in members:
                     row = padded_rows([(completion,)], 64, 0)[0].to(parameter.device)
                     expected.append(self._padded_states(row)[0])
-        except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError, NotImplementedError) as error:
+        except (
+            TypeError,
+            ValueError,
+            RuntimeError,
+            AttributeError,
+            KeyError,
+            IndexError,
+            NotImplementedError,
+        ) as error:
             logger.debug("tree probe failed, falling back: %r", error)
             return False
         finally:
@@ -132,7 +140,7 @@ def _window(config: Any, layer: Any) -> int | None:
     """Sliding window in tokens, where the (last) layer of the model has one."""
     kinds = getattr(config, "layer_types", None)
     if kinds:
-        return config.sliding_window if kinds[-1] == "sliding_attention" else None  # type: ignore[no-any-return]
+        return config.sliding_window if kinds[-1] == "sliding_attention" else None
     if getattr(config, "use_sliding_window", True) is False:
         return None
     return getattr(config, "sliding_window", None)
@@ -174,7 +182,9 @@ def _give_scored_forward(body: Any) -> bool:
 
 
 def _scored_forward(layer: Any, hidden_states: Tensor, *args: Any, scored: Tensor | None = None, **kwargs: Any) -> Any:
-    """A pre-norm decoder layer whose queries, output and MLP exist for the `scored` tokens only: (1, T, d) -> (1, n, d)."""
+    """A pre-norm decoder layer whose queries, output and MLP exist for the `scored` tokens only: (1, T, d) -> (1, n,
+    d).
+    """
     mask = kwargs.pop("scored_mask", None)
     if scored is None:
         return layer._guerdon_whole_forward(hidden_states, *args, **kwargs)

@@ -1,0 +1,169 @@
+"""Real data: MiniLM trained on HH-RLHF harmless-base by Guerdon and by TRL's RewardTrainer, same rows, same epochs.
+
+    python benchmarks/hh_vs_trl.py --data ../shared/data/hh-rlhf/harmless-base --seeds 3
+
+Needs `pip install 'guerdon[bench]'`. Each training runs in a process of its own; the two systems take turns, seed by seed,
+so that a machine that slows down slows both. Only rows that both systems keep whole are used: no empty answer and at most
+512 tokens by TRL's own tokenisation, which drops longer ones. Wall clock is from the start of reading to the saved model,
+imports left out. TRL runs in its faster configuration (fp32, gradient checkpointing off); accuracy of its model is taken
+on its own rendering of the text, accuracy of ours through `RewardModel.score`. Prints a Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+MAX_LENGTH = 512
+BATCH = 8
+LEARNING_RATE = 5e-5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="../shared/data/hh-rlhf/harmless-base")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=float, default=1.0)
+    parser.add_argument("--limit", type=int, help="train on the first rows only, to try the script")
+    parser.add_argument("--one", choices=("guerdon", "trl"), help="internal: one training in this process")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--work", type=Path)
+    options = parser.parse_args()
+    if options.one:
+        train = train_guerdon if options.one == "guerdon" else train_trl
+        print(json.dumps(train(options.work, options.seed, options.epochs)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        sizes = {name: prepare(Path(options.data) / f"{name}.jsonl.gz", work / f"{name}.jsonl", options.limit if name == "train" else None)
+                 for name in ("train", "test")}  # fmt: skip
+        results: dict[str, list[dict]] = {"trl": [], "guerdon": []}
+        for seed in range(options.seeds):
+            for system in ("trl", "guerdon") if seed % 2 == 0 else ("guerdon", "trl"):
+                results[system].append(run(system, seed, work, options.epochs))
+                print(f"{system} seed {seed}: {results[system][-1]['seconds']:.0f} s", file=sys.stderr, flush=True)
+        report(results, sizes, options)
+
+
+def prepare(source: Path, target: Path, limit: int | None) -> dict[str, int]:
+    """Write the rows both systems keep whole; returns how many there were and are."""
+    from guerdon.model.load import resolve
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(resolve("minilm"))
+    rows = [json.loads(line) for line in gzip.open(source, "rt", encoding="utf-8")]
+    kept = [row for row in rows if all(fits(row[side], tokenizer) for side in ("chosen", "rejected"))][:limit]
+    target.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+    return {"rows": len(rows), "kept": len(kept)}
+
+
+def fits(text: str, tokenizer) -> bool:
+    has_answer = bool(text.rsplit("\n\nAssistant:", 1)[-1].strip())
+    return has_answer and len(tokenizer(text)["input_ids"]) + 1 <= MAX_LENGTH - 8  # room for the other rendering
+
+
+def run(system: str, seed: int, work: Path, epochs: float) -> dict:
+    command = [sys.executable, __file__, "--one", system, "--seed", str(seed), "--work", str(work), "--epochs", str(epochs)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{system} seed {seed} failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def train_guerdon(work: Path, seed: int, epochs: float) -> dict:
+    import guerdon
+    from guerdon.data.read import load
+    from guerdon.train.config import TrainConfig
+    from guerdon.train.loop import fit
+
+    config = TrainConfig(
+        data=(str(work / "train.jsonl"),), model="minilm", output=str(work / f"guerdon-{seed}"), eval_fraction=0.0, seed=seed,
+        epochs=epochs, batch_size=BATCH, learning_rate=LEARNING_RATE, max_length=MAX_LENGTH, schedule="linear", warmup=0.0,
+    )  # fmt: skip
+    started = time.perf_counter()
+    result = fit(config, say=lambda line: print(line, file=sys.stderr))
+    seconds = time.perf_counter() - started
+    model = guerdon.RewardModel.load(result.model)
+    test = load(str(work / "test.jsonl")).comparisons
+    flat = iter(model.score([c for comparison in test for c in comparison.conversations()]))
+    margins = [float(next(flat) - next(flat)) for _ in test]
+    return {"seconds": seconds, "margins": margins}
+
+
+def train_trl(work: Path, seed: int, epochs: float) -> dict:
+    import torch
+    from datasets import load_dataset
+    from guerdon.model.load import resolve
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
+    from trl import RewardConfig, RewardTrainer
+
+    output = work / f"trl-{seed}"
+    arguments = RewardConfig(
+        output_dir=str(output), per_device_train_batch_size=BATCH, num_train_epochs=epochs, learning_rate=LEARNING_RATE,
+        max_length=MAX_LENGTH, bf16=False, gradient_checkpointing=False, use_cpu=True, seed=seed, report_to="none",
+        logging_steps=50, save_strategy="no", eval_strategy="no", disable_tqdm=True,
+    )  # fmt: skip
+    set_seed(seed)
+    started = time.perf_counter()
+    rows = load_dataset("json", data_files=str(work / "train.jsonl"), split="train", cache_dir=str(work / f"cache-{seed}"))
+    tokenizer = AutoTokenizer.from_pretrained(resolve("minilm"))
+    if tokenizer.eos_token is None:  # BERT closes with [SEP]; the trainer wants the name eos
+        tokenizer.eos_token = tokenizer.sep_token
+    model = AutoModelForSequenceClassification.from_pretrained(resolve("minilm"), num_labels=1)
+    trainer = RewardTrainer(model=model, args=arguments, train_dataset=rows, processing_class=tokenizer)
+    trainer.train()
+    trainer.save_model(str(output))
+    seconds = time.perf_counter() - started
+    model = trainer.model.eval()
+    margins = []
+    with torch.no_grad():
+        for line in (work / "test.jsonl").read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            texts = [row[side] + tokenizer.eos_token for side in ("chosen", "rejected")]
+            chosen, rejected = (
+                model(**tokenizer(text, return_tensors="pt", truncation=True, max_length=MAX_LENGTH)).logits.item() for text in texts
+            )  # fmt: skip
+            margins.append(chosen - rejected)
+    return {"seconds": seconds, "margins": margins}
+
+
+def report(results: dict[str, list[dict]], sizes: dict[str, dict[str, int]], options: argparse.Namespace) -> None:
+    """The table, and the paired difference in accuracy with a bootstrap interval over test pairs."""
+    margins = {system: np.array([run["margins"] for run in runs]) for system, runs in results.items()}
+    right = {system: (m > 0) + 0.5 * (m == 0) for system, m in margins.items()}
+    seconds = {system: [run["seconds"] for run in runs] for system, runs in results.items()}
+    print(f"{platform.processor() or platform.machine()}, 2 cores, Python {platform.python_version()}, torch {version('torch')}, "
+          f"transformers {version('transformers')}, trl {version('trl')}, {date.today()}\n")  # fmt: skip
+    print(f"Rows: train {sizes['train']['kept']} of {sizes['train']['rows']}, test {sizes['test']['kept']} of {sizes['test']['rows']}; "
+          f"{options.epochs:g} epoch, batch {BATCH}, learning rate {LEARNING_RATE:g}, linear decay.\n")  # fmt: skip
+    print("| seed | TRL accuracy | Guerdon accuracy | TRL s | Guerdon s | ratio |")
+    print("|---|---:|---:|---:|---:|---:|")
+    for seed in range(options.seeds):
+        a, b = right["trl"][seed].mean(), right["guerdon"][seed].mean()
+        s, t = seconds["trl"][seed], seconds["guerdon"][seed]
+        print(f"| {seed} | {100 * a:.1f} % | {100 * b:.1f} % | {s:.0f} | {t:.0f} | {t / s:.2f} |")
+    means = [100 * right[system].mean() for system in ("trl", "guerdon")]
+    medians = [statistics.median(seconds[system]) for system in ("trl", "guerdon")]
+    ratio = statistics.median(t / s for s, t in zip(seconds["trl"], seconds["guerdon"], strict=True))
+    print(f"| mean / median | {means[0]:.1f} % | {means[1]:.1f} % | {medians[0]:.0f} | {medians[1]:.0f} | {ratio:.2f} |")
+    difference = (right["guerdon"] - right["trl"]).mean(0)
+    draws = np.random.default_rng(0).integers(0, len(difference), (10_000, len(difference)))
+    low, high = np.quantile(difference[draws].mean(1), [0.025, 0.975])
+    print(f"\nPaired difference in accuracy, mean over seeds: {100 * difference.mean():+.1f} points "
+          f"(95 % bootstrap over test pairs {100 * low:+.1f} to {100 * high:+.1f}).")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""Progress bars for long work, on stderr, so that what a command prints can still be piped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from guerdon.train.metrics import Watch
+
+
+@contextmanager
+def counting_bar(text: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar over `total` things; yields the function that moves it."""
+    with _progress("") as progress:
+        task = progress.add_task(text, total=total)
+        yield lambda count: progress.advance(task, count)
+
+
+class TrainingBar(Watch):
+    """Watches `fit`: steps, loss, accuracy, speed, time left; evaluations appear as lines above the bar."""
+
+    def start(self, steps: int, done: int) -> None:
+        self.progress = _progress("loss {task.fields[loss]}  acc {task.fields[acc]}  {task.fields[speed]}")
+        self.task = self.progress.add_task("training", total=steps, completed=done, loss="-", acc="-", speed="")
+        self.progress.start()
+
+    def step(self, row: dict[str, Any]) -> None:
+        speed = f"{row['pairs_per_s']:.1f} pairs/s {row['tokens_per_s']:,.0f} tokens/s"
+        self.progress.update(
+            self.task, completed=row["step"], loss=f"{row['loss']:.4f}", acc=f"{row['accuracy']:.3f}", speed=speed
+        )
+
+    def evaluation(self, row: dict[str, Any]) -> None:
+        self.progress.console.print(
+            f"step {row['step']}: held-out accuracy {row['eval_accuracy']:.3f} "
+            f"({row['eval_accuracy_low']:.3f} to {row['eval_accuracy_high']:.3f}), nll {row['eval_nll']:.4f}"
+        )
+
+    def stop(self) -> None:
+        self.progress.stop()
+
+
+def _progress(extra: str) -> Progress:
+    columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn()]
+    columns += [TextColumn(extra)] if extra else []
+    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True))

@@ -1,0 +1,154 @@
+"""The run folder: made safe to write before training, resumable after `kill -9`, tidy at the end.
+
+config.yaml      the resolved config             metrics.jsonl   one row per log line and evaluation
+model/           the best weights so far         checkpoints/    state to resume from, removed when the run ends
+run.json         what went in and what came out, written last
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from torch import nn
+
+from guerdon.model.reward import replace_folder
+from guerdon.train.config import TrainConfig, flag, from_yaml, to_yaml
+from guerdon.types import ConfigError, TrainingError
+
+# Fields that may differ between a run and its resumption without changing what it computes.
+_FREE_TO_CHANGE = ("resume", "trackers", "keep_checkpoints")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come: steps done, and the best evaluation so far (`best` is higher-is-better)."""
+
+    step: int = 0
+    best: float | None = None
+    best_step: int = 0
+    evaluation: dict[str, Any] = field(default_factory=dict)
+
+
+def prepare_output(config: TrainConfig) -> Path:
+    """Make the run folder and prove that it can be written. Raises ConfigError or TrainingError before any work is
+    lost.
+
+    A folder that already holds a run is touched only with `resume`, and only under the config it was started with.
+    """
+    output = Path(config.output)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        probe = output / ".writable"
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise TrainingError(f"{output}: cannot be written ({error.strerror}); choose another --output") from error
+    saved = output / "config.yaml"
+    if not config.resume:
+        if any((output / name).exists() for name in ("config.yaml", "model", "checkpoints", "metrics.jsonl")):
+            raise ConfigError(f"{output}: already holds a run; go on with --resume, or choose another --output")
+    elif saved.is_file():
+        _require_same_config(config, from_yaml(saved), output)
+    write_text(saved, to_yaml(config))
+    return output
+
+
+def _require_same_config(config: TrainConfig, saved: TrainConfig, output: Path) -> None:
+    old, new = asdict(saved), asdict(config)
+    changed = [name for name in new if name not in _FREE_TO_CHANGE and new[name] != old[name]]
+    if changed:
+        name = changed[0]
+        raise ConfigError(
+            f"{output}: was started with {flag(name)} {old[name]}, not {new[name]}; "
+            f"resume with the same options ({len(changed)} differ), or choose another --output"
+        )
+
+
+def require_space(output: Path, model: nn.Module, config: TrainConfig) -> None:
+    """Raise TrainingError when the disk cannot hold what the run will write: model, checkpoints, and one of each in the
+    making.
+    """
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    checkpoint = weights + 2 * trained  # AdamW keeps two moments per trained weight
+    needed = 2 * weights + (config.keep_checkpoints + 1) * checkpoint
+    free = shutil.disk_usage(output).free
+    if free < needed:
+        raise TrainingError(
+            f"{output}: the run needs about {needed / 1e9:.2f} GB for its model and checkpoints, the disk has "
+            f"{free / 1e9:.2f} GB free; make room or choose another --output"
+        )
+
+
+class Checkpoints:
+    """Resumable states under `checkpoints/step-N`. Each appears whole, by renaming, or not at all."""
+
+    def __init__(self, output: Path, keep: int) -> None:
+        self.folder = output / "checkpoints"
+        self.metrics = output / "metrics.jsonl"
+        self.keep = max(1, keep)
+
+    def save(self, accelerator: Accelerator, progress: Progress) -> None:
+        """Write model, optimizer and random state as of `progress.step`, then forget the oldest."""
+        target = self.folder / f"step-{progress.step:08d}"
+        staging = self.folder / ".writing"
+        if accelerator.is_main_process:
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir(parents=True)
+        accelerator.wait_for_everyone()
+        accelerator.save_state(str(staging))
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            write_json(staging / "progress.json", asdict(progress))
+            replace_folder(staging, target)
+            for old in self._finished()[: -self.keep]:
+                shutil.rmtree(old, ignore_errors=True)
+
+    def restore(self, accelerator: Accelerator) -> Progress:
+        """Load the last finished checkpoint into the prepared model and optimizer; a fresh Progress when there is none."""
+        finished = self._finished()
+        if not finished:
+            return Progress()
+        accelerator.load_state(str(finished[-1]))
+        return Progress(**json.loads((finished[-1] / "progress.json").read_text(encoding="utf-8")))
+
+    def rewind_metrics(self, step: int) -> None:
+        """Drop the lines of metrics.jsonl after `step`, and a last line that was cut short: they will be written again."""
+        if not self.metrics.is_file():
+            return
+        kept = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+            except (json.JSONDecodeError, KeyError):
+                continue
+        write_text(self.metrics, "".join(kept))
+
+    def remove(self) -> None:
+        """Forget all checkpoints: the run is complete."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _finished(self) -> list[Path]:
+        return sorted(path.parent for path in self.folder.glob("step-*/progress.json"))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it is either the old one or the new one, never half of either."""
+    staging = path.with_name(f".{path.name}.writing")
+    with staging.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    staging.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_text` for JSON."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")

@@ -1,0 +1,169 @@
+"""Every choice of a training run, in one frozen dataclass: the flags of `guerdon train`, the keys of its YAML file."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from guerdon.types import ConfigError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train a reward model."""
+
+    data: tuple[str, ...] = ()
+    """Files, folders or hub dataset ids of comparisons to train on."""
+    model: str = ""
+    """What to start from: a folder, a hub id, or `minilm`. A reward model keeps its head; anything else gets a new one.
+    """
+    output: str = ""
+    """Run folder: config.yaml, metrics.jsonl, model/, checkpoints/, run.json."""
+    eval_data: tuple[str, ...] = ()
+    """Comparisons to evaluate on. Without any, `eval-fraction` of the training prompts is held out."""
+    eval_fraction: float = 0.05
+    """Share of the prompts held out when there is no eval-data; 0 trains on everything and keeps the last weights."""
+    format: str | None = None
+    """Format of the data, when it is not to be recognised (see docs/data.md)."""
+    seed: int = 0
+    """Seed of the new head, the split and the order of the data."""
+    epochs: float = 1.0
+    """Passes over the data. More than one or two overfits most reward models (Ouyang et al. 2022, appendix C.2)."""
+    max_steps: int | None = None
+    """Stop after this many optimizer steps, whatever `epochs` says; the learning rate still ends its course there."""
+    batch_size: int = 32
+    """Comparisons per optimizer step, over all devices. A ranking of K answers counts as one."""
+    tokens_per_row: int | None = None
+    """Tokens per forward pass, the dial between memory and speed; no effect on the result. Default: 512 on CPU, 16384
+    on CUDA.
+    """
+    learning_rate: float | None = None
+    """Peak learning rate. Default by size: 5e-5 below 200M parameters, 2e-5 below 1.5B, 9e-6 above; 1e-4 with LoRA."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Course of the learning rate after warm-up: cosine to 10 %, linear to 0, or constant."""
+    warmup: float = 0.05
+    """Share of the steps over which the learning rate rises from 0."""
+    weight_decay: float = 0.0
+    """AdamW weight decay."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm; 0 switches it off."""
+    max_length: int | None = None
+    """Context in tokens, written into the contract. Default: what the model allows, at most 2048."""
+    truncation: Literal["left", "right", "error"] = "left"
+    """What happens to longer conversations: lose the start, lose the end (closing token kept), or keep the row out."""
+    margin: float = 0.0
+    """Reward margin per unit of the data's `strength`; 0 ignores strength (Touvron et al. 2023, eq. 2)."""
+    center: float = 0.0
+    """Weight of (chosen + rejected)^2, which keeps rewards near zero; 0.01 is usual (Eisenstein et al. 2023)."""
+    label_smoothing: float = 0.0
+    """Share of labels taken to be flipped, in [0, 0.5)."""
+    ties: Literal["half", "drop"] = "half"
+    """A tie is half a win for each side, or is kept out of the loss."""
+    lora: bool = False
+    """Train a LoRA adapter and the head instead of all weights."""
+    lora_rank: int = 16
+    """Rank of the adapter."""
+    lora_alpha: int = 32
+    """Scale of the adapter: its output is multiplied by alpha / rank."""
+    lora_targets: tuple[str, ...] = ()
+    """Names of the linear layers to adapt. Default: all of the trunk."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the trunk. `auto`: bf16 where CUDA supports it, else fp32. Head and loss are always fp32."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: about a third slower, much less memory."""
+    eval_every: int | None = None
+    """Steps between evaluations. Default: ten times in a run."""
+    save_every: int | None = None
+    """Steps between resumable checkpoints. Default: with each evaluation."""
+    keep_checkpoints: int = 1
+    """Resumable checkpoints kept on disk."""
+    best_by: Literal["accuracy", "nll"] = "nll"
+    """Which evaluation metric picks the weights that stay in model/."""
+    trackers: tuple[str, ...] = ()
+    """Experiment trackers of Accelerate: tensorboard, wandb, trackio, ..."""
+    resume: bool = False
+    """Go on from the last checkpoint in `output`; the result equals a run that was never interrupted."""
+
+    def __post_init__(self) -> None:
+        positive = {"epochs": self.epochs, "batch_size": self.batch_size, "lora_rank": self.lora_rank}
+        optional = {
+            name: getattr(self, name)
+            for name in ("max_steps", "tokens_per_row", "learning_rate", "max_length", "eval_every", "save_every")
+        }
+        for name, value in (positive | {k: v for k, v in optional.items() if v is not None}).items():
+            if not value > 0:
+                raise ConfigError(f"{flag(name)} must be greater than 0, got {value}")
+        if not 0 <= self.eval_fraction < 1:
+            raise ConfigError(f"--eval-fraction must be in [0, 1), got {self.eval_fraction}")
+        if not 0 <= self.label_smoothing < 0.5:
+            raise ConfigError(f"--label-smoothing must be in [0, 0.5), got {self.label_smoothing}")
+        if not 0 <= self.warmup <= 1:
+            raise ConfigError(f"--warmup is a share of the steps in [0, 1], got {self.warmup}")
+
+    def require_paths(self) -> TrainConfig:
+        """Itself, once data, model and output are named. Raises ConfigError for the first that is missing."""
+        for name in ("data", "model", "output"):
+            if not getattr(self, name):
+                raise ConfigError(f"{flag(name)} is missing; give it as a flag or in the --config file")
+        return self
+
+
+def flag(name: str) -> str:
+    """The command-line spelling of a field."""
+    return "--" + name.replace("_", "-")
+
+
+def from_yaml(path: str | Path) -> TrainConfig:
+    """A config from a YAML file whose keys are the field names (dashes allowed). Raises ConfigError, naming the key."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from error
+    try:
+        raw = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not YAML ({str(error).splitlines()[0]})") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: must hold `key: value` lines, found a {type(raw).__name__}")
+    known = {field.name: field for field in fields(TrainConfig)}
+    values: dict[str, Any] = {}
+    for key, value in raw.items():
+        name = str(key).replace("-", "_")
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise ConfigError(f"{path}: there is no option '{key}'{hint}")
+        values[name] = _coerce(str(path), name, str(known[name].type), value)
+    return replace(TrainConfig(), **values)
+
+
+def to_yaml(config: TrainConfig) -> str:
+    """The resolved config as YAML; `from_yaml` reads it back to an equal config."""
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+def _coerce(path: str, name: str, kind: str, value: Any) -> Any:
+    """YAML scalars to the field's type: a single string for a list field, 1e-5 (a string in YAML 1.1) for a number."""
+    if kind.startswith("tuple"):
+        return (value,) if isinstance(value, str) else tuple(value or ())
+    if value is None:
+        if "None" in kind:
+            return None
+        raise ConfigError(f"{path}: {name} has no value")
+    wanted = {"bool": bool, "int": int, "int | None": int, "float": float, "float | None": float}.get(kind, str)
+    if wanted is bool and not isinstance(value, bool):
+        raise ConfigError(f"{path}: {name} must be true or false, got {value!r}")
+    try:
+        coerced = wanted(value)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{path}: {name} must be a {wanted.__name__}, got {value!r}") from None
+    if wanted is int and coerced != float(value):
+        raise ConfigError(f"{path}: {name} must be a whole number, got {value!r}")
+    if kind.startswith("Literal") and f"'{value}'" not in kind.replace('"', "'"):
+        raise ConfigError(f"{path}: {name} must be one of {kind.removeprefix('Literal')}, got {value!r}")
+    return coerced
