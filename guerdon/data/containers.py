@@ -178,7 +178,7 @@ def _lines(path: Path, source: IO[bytes]) -> Iterator[tuple[int, str]]:
 
 def _jsonl(path: Path, source: IO[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in _lines(path, source):
-        if line.strip():  # blank lines, mostly the last one, carry nothing
+        if line := line.strip():  # blank lines, mostly the last one, carry nothing
             yield number, _object(path, number, _parse(path, number, line), _SURROGATE.search(line) is not None)
 
 
@@ -220,7 +220,7 @@ def _json(path: Path, source: IO[bytes]) -> Iterator[tuple[int, dict[str, Any]]]
     text = _decode(path, 1, raw)
     if text.lstrip()[:1] == "{" and _is_lines(text):
         for number, line in enumerate(text.split("\n"), 1):
-            if line.strip():
+            if line := line.strip():
                 yield number, _object(path, number, _parse(path, number, line), _SURROGATE.search(line) is not None)
         return
     if not text.strip():

@@ -113,7 +113,7 @@ def note(examples: dict[str, list[str]], problem: str, place: str) -> None:
         places.append(place)
 
 
-def _measure_one(measure: Lengths, conversation: Conversation) -> int | None:
+def _measure_one(measure: Measure, conversation: Conversation) -> int | None:
     try:
         return measure([conversation])[0]
     except GuerdonError:

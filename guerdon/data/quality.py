@@ -17,7 +17,9 @@ _PLAIN_CONTROLS = str.maketrans("", "", "\n\r\t")
 _MARKER = re.compile(
     r"<\|[a-zA-Z_]+\|>|\[/?INST\]|<</?SYS>>|</s>|<(?:start|end)_of_turn>|<extra_id_\d>|\n\n(?:Human|Assistant):"
 )
-_WORD_OR_MARK = re.compile(r"\w+|[^\w\s]")
+_WORD_OR_MARK = re.compile(r"\w+|[^\w\s]", re.ASCII)
+_SIGNS = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # each about a token; written without spaces between
+_WORD_MARK_OR_SIGN = re.compile(rf"[{_SIGNS}]|[^\W{_SIGNS}]+|[^\w\s]")
 
 ODD_CHARACTERS = ("replacement character", "zero-width or direction mark", "control character")
 
@@ -42,8 +44,9 @@ def template_leftovers(text: str) -> set[str]:
 
 
 def estimated_length(messages: tuple[Message, ...]) -> int:
-    """Words and punctuation marks; within about 20 % of the tokens of English prose, too few for code and Chinese."""
-    return sum(len(_WORD_OR_MARK.findall(message["content"])) for message in messages)
+    """Words, punctuation marks and Chinese, Japanese or Korean signs: near the tokens of prose, too few for code."""
+    texts = [message["content"] for message in messages]
+    return sum(len((_WORD_OR_MARK if text.isascii() else _WORD_MARK_OR_SIGN).findall(text)) for text in texts)
 
 
 def answer_texts(comparison: Comparison) -> list[str]:

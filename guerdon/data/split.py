@@ -76,7 +76,7 @@ def split(comparisons: Sequence[Comparison], fraction: float, seed: int) -> tupl
 def _choose(sizes: Counter[str], target: int, seed: int) -> set[str]:
     """Prompts in an order drawn by the seed, passing over those too large for the room that is left."""
     held: set[str] = set()
-    room = target
+    room = min(target, sum(sizes.values()) - min(sizes.values()))  # something must be left to train on
     for key in sorted(sizes, key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest()):
         if sizes[key] <= room:
             held.add(key)
