@@ -59,8 +59,8 @@ class PairTable:
     def __len__(self) -> int:
         return len(self.margin)
 
-    def where(self, keep: NDArray[np.bool_]) -> PairTable:
-        """The rows for which `keep` is true."""
+    def where(self, keep: NDArray[np.bool_] | NDArray[np.intp]) -> PairTable:
+        """The rows for which `keep` is true, or the rows that it numbers."""
         return PairTable(**{field.name: getattr(self, field.name)[keep] for field in fields(self)})
 
     @property
