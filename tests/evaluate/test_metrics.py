@@ -96,6 +96,7 @@ def test_ece_does_not_depend_on_the_order_of_rows():
 def test_equal_mass_bins():
     assert np.bincount(equal_mass_bins(np.random.default_rng(0).random(1000), 10)).tolist() == [100] * 10
     assert len(set(equal_mass_bins(np.ones(50), 10))) == 1
+    assert equal_mass_bins(np.array([1.0] * 6 + [0.0] * 4), 2).tolist() == [1] * 6 + [0] * 4
 
 
 def test_calibrated_margins_are_found_calibrated():
@@ -238,13 +239,17 @@ def test_kendall_tau_against_scipy():
 
 
 def test_gold():
-    """Raters are wrong about the second pair and tie the third; the model follows gold on two of the three."""
+    """Raters are wrong about the second pair and tie the others; the model follows gold on three of the four."""
     e = evaluate(
-        make_table([[2, 1], [1, 2], [2, 1]], [[1, 2], [1, 2], [1, 1]], gold=[[1, 0], [0, 1], [0, 1]]),
+        make_table(
+            [[2, 1], [1, 2], [1, 2], [2, 1]],
+            [[1, 2], [1, 2], [1, 1], [1, 1]],
+            gold=[[1, 0], [0, 1], [0, 1], [0, 1]],
+        ),
     )
     assert e.accuracy == 0.5
-    assert e.gold_accuracy == pytest.approx(2 / 3)
-    assert e.gold_n == 3
+    assert e.gold_accuracy == 0.75
+    assert e.gold_n == 4
     assert e.gold_agreement == 0.5
     assert 0 <= e.gold_accuracy_low <= e.gold_accuracy <= e.gold_accuracy_high <= 1
     assert "gold_accuracy" not in evaluate(random_table(20)).to_dict()
