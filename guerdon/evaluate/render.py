@@ -32,7 +32,9 @@ def render(
 
 
 def _main(e: Evaluation, ceiling: float | tuple[float, float] | None, title: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1), header_style="dim")
+    table = Table(
+        title=Text(title), title_justify="left", title_style="bold", box=None, padding=(0, 1), header_style="dim"
+    )
     table.add_column("", no_wrap=True, style="bold")
     table.add_column("value", no_wrap=True, justify="right")
     table.add_column("95 %", no_wrap=True)

@@ -26,9 +26,10 @@ def test_accuracy_stands_beside_its_baselines_and_ceiling():
     assert "gold" not in show(evaluate(make_table([[1, 0]] * 4, [[1, 2]] * 4)))
 
 
-def test_sources_are_text_not_markup():
+def test_sources_and_titles_are_text_not_markup():
     table = make_table([[1, 0]] * 4, [[1, 2]] * 4, source=["[red]a[/red]", "[b]", "[b]", "c"])
-    text = show(evaluate(table))
+    text = show(evaluate(table), title="runs/[bold]x")
+    assert "runs/[bold]x: 4 decided" in text
     assert "[red]a[/red]" in text
     assert "By source" in text
 
