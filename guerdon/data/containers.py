@@ -61,6 +61,8 @@ def find_files(path: str | os.PathLike[str]) -> list[Path]:
 
     Hidden files and files whose name starts with `_`, README, MANIFEST or dataset_info are passed over in folders.
     """
+    if not os.fspath(path):
+        raise DataError("the path of the data is empty; give a file, a folder or a hub set")
     root = Path(path)
     if not root.exists():
         raise DataError(f"{root}: no such file or folder; {_did_you_mean(root)}")

@@ -220,6 +220,11 @@ def test_missing_folder_names_the_part_that_is_missing(tmp_path: Path) -> None:
         list(read(tmp_path / "hh-rhlf" / "train.jsonl"))
 
 
+def test_empty_path_is_not_the_current_folder() -> None:
+    with pytest.raises(DataError, match="the path of the data is empty; give a file"):
+        list(read(""))
+
+
 def test_folder_without_data_says_what_data_is(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("hello")
     (tmp_path / "MANIFEST.json").write_text("{}")
