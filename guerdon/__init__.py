@@ -1,8 +1,8 @@
 """Guerdon turns human comparisons into a reward that can be trusted. Importing it loads no torch.
 
-    import guerdon
-    model = guerdon.RewardModel.load("runs/demo/model")
-    model.score([[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]])
+import guerdon
+model = guerdon.RewardModel.load("runs/demo/model")
+model.score([[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]])
 """
 
 from __future__ import annotations

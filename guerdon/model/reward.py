@@ -21,7 +21,7 @@ from guerdon.model.contract import GOLDEN_CONVERSATIONS, Contract, GoldenRow, ve
 from guerdon.model.encode import Encoded, Encoder, Truncation, template_hash
 from guerdon.model.head import keep_head_in_fp32
 from guerdon.model.load import fit_to_tokenizer, load_encoder, load_net, resolve
-from guerdon.model.tree import Row, Tree, padded_rows, tree_rows
+from guerdon.model.tree import Ids, Row, Tree, padded_rows, tree_rows
 from guerdon.model.trunk import Trunk
 from guerdon.types import ConfigError, ContractError, Conversation, DataError, Score
 
@@ -128,27 +128,25 @@ class RewardModel(nn.Module):
         tree. `tokens_per_row` trades memory for speed and changes no score. `forward` stands in for this model's own
         computation while it is wrapped for mixed precision or several devices.
         """
-        results: dict[int, Score] = {}
-        encoded: dict[int, Encoded] = {}
-        for index, item in enumerate(self._encode(conversations)):
-            if isinstance(item, Score):
-                results[index] = item
-            else:
-                encoded[index] = item
-        groups = self._group(conversations, encoded)
+        items = self._encode(conversations)
         budget = tokens_per_row or (2048 if self.device.type == "cpu" else 32768)
-        trees, members = _split(groups, encoded, budget)
+        trees = self._trees(conversations, items, budget)
+        rewards: dict[
+            Ids, float
+        ] = {}  # equal conversations are computed once, so their scores are equal to the last bit
         training = self.training
         self.eval()
         with torch.inference_mode():
             for row in self.rows(trees, budget):
-                rewards = (forward or self.trunk)(row.to(self.device)).tolist()
-                for (tree, completion), reward in zip(row.origin, rewards, strict=True):
-                    index = members[tree][completion]
-                    item = encoded[index]
-                    results[index] = Score(self._affine(reward), "ok", len(item.ids), item.truncated)
+                values = (forward or self.trunk)(row.to(self.device)).tolist()
+                rewards.update((trees[tree][k], value) for (tree, k), value in zip(row.origin, values, strict=True))
         self.train(training)
-        return [results[index] for index in range(len(conversations))]
+        return [
+            item
+            if isinstance(item, Score)
+            else Score(self._affine(rewards[item.ids]), "ok", len(item.ids), item.truncated)
+            for item in items
+        ]
 
     def save(self, folder: str | Path) -> None:
         """Write a plain transformers checkpoint with tokenizer and contract; LoRA weights are merged in.
@@ -193,17 +191,28 @@ class RewardModel(nn.Module):
                 return [Score(float("nan"), "error", reason=str(error))]
             return [self._encode([conversation])[0] for conversation in conversations]
 
-    def _group(self, conversations: Sequence[Conversation], encoded: dict[int, Encoded]) -> list[list[int]]:
-        """Indices of conversations with the same prompt (all but the last message); singletons where sharing is
-        inexact.
+    def _trees(
+        self, conversations: Sequence[Conversation], items: Sequence[Encoded | Score], budget: int
+    ) -> list[Tree]:
+        """Prompt trees over the different token sequences: those with equal messages but the last hang together.
+
+        A tree is cut where its sequences, each counted whole, exceed twice the budget.
         """
-        if not self.shares_prefix:
-            return [[index] for index in encoded]
-        groups: dict[tuple[tuple[str, str], ...], list[int]] = {}
-        for index in encoded:
-            prompt = tuple((m["role"], m["content"]) for m in conversations[index][:-1])
-            groups.setdefault(prompt, []).append(index)
-        return list(groups.values())
+        groups: dict[object, dict[Ids, None]] = {}
+        for conversation, item in zip(conversations, items, strict=True):
+            if isinstance(item, Encoded):
+                prompt = tuple((m["role"], m["content"]) for m in conversation[:-1]) if self.shares_prefix else item.ids
+                groups.setdefault(prompt, {})[item.ids] = None
+        trees: list[list[Ids]] = []
+        for group in groups.values():
+            room = 0
+            for ids in group:
+                if room < len(ids):
+                    trees.append([])
+                    room = 2 * budget
+                trees[-1].append(ids)
+                room -= len(ids)
+        return [tuple(tree) for tree in trees]
 
     def _affine(self, reward: float) -> float:
         return reward if self.contract is None else self.contract.scale * reward + self.contract.offset
@@ -256,30 +265,6 @@ def replace_folder(staging: Path, target: Path) -> None:
         target.rename(old)
     staging.rename(target)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _split(
-    groups: Sequence[Sequence[int]], encoded: dict[int, Encoded], budget: int
-) -> tuple[list[Tree], list[list[int]]]:
-    """Trees of at most about `budget` tokens, and for each the indices of its completions."""
-    trees: list[Tree] = []
-    members: list[list[int]] = []
-    for group in groups:
-        chunk: list[int] = []
-        size = 0
-        for index in group:
-            length = len(encoded[index].ids)
-            if (
-                chunk and size + length > 2 * budget
-            ):  # lengths count the prompt once per completion, so this is generous
-                trees.append(tuple(encoded[i].ids for i in chunk))
-                members.append(chunk)
-                chunk, size = [], 0
-            chunk.append(index)
-            size += length
-        trees.append(tuple(encoded[i].ids for i in chunk))
-        members.append(chunk)
-    return trees, members
 
 
 def _checked(conversations: Sequence[Conversation]) -> Sequence[Conversation]:

@@ -54,7 +54,7 @@ class Trunk:
         if self.pools_last:
             return apply_head(self.net, self._padded_states(row))
         logits = plain(self.net)(input_ids=row.ids, attention_mask=row.mask).logits
-        return logits[:, 0].float()
+        return logits[:, 0].float()  # type: ignore[no-any-return]
 
     def use_flex(self) -> None:
         """Run tree rows through FlexAttention block masks from now on (CUDA)."""
@@ -74,7 +74,7 @@ class Trunk:
             use_cache=False,
             **extra,
         ).last_hidden_state[0]
-        return states if self.skips_last_layer else states[row.scored]
+        return states if self.skips_last_layer else states[row.scored]  # type: ignore[no-any-return]
 
     def _masks(self, row: TreeRow) -> Any:
         """The tree mask in the shape the body takes: one mask, or one per kind of layer where some slide."""
@@ -95,7 +95,7 @@ class Trunk:
     def _padded_states(self, row: PaddedRow) -> Tensor:
         states = self.body(input_ids=row.ids, attention_mask=row.mask, use_cache=False).last_hidden_state
         last = row.mask.sum(1) - 1
-        return states[torch.arange(len(last), device=last.device), last]
+        return states[torch.arange(len(last), device=last.device), last]  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def _agrees_with_plain(self) -> bool:
@@ -189,7 +189,7 @@ def _scored_forward(layer: Any, hidden_states: Tensor, *args: Any, scored: Tenso
     if scored is None:
         return layer._guerdon_whole_forward(hidden_states, *args, **kwargs)
     attention = layer.self_attn
-    rotate = sys.modules[type(attention).__module__].apply_rotary_pos_emb  # type: ignore[attr-defined]
+    rotate = sys.modules[type(attention).__module__].apply_rotary_pos_emb
     cos, sin = kwargs["position_embeddings"]
     states = layer.input_layernorm(hidden_states)
     shape = (1, -1, attention.head_dim)

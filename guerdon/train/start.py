@@ -73,7 +73,7 @@ def _with_lora(model: RewardModel, config: TrainConfig) -> RewardModel:
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         try:
-            net = get_peft_model(model.net, lora)  # type: ignore[arg-type]
+            net = get_peft_model(model.net, lora)
         except ValueError as error:
             raise ConfigError(f"--lora-targets {' '.join(config.lora_targets)}: {error}") from error
     return RewardModel(net, model.encoder, model.contract, model.has_new_head)

@@ -1,0 +1,120 @@
+"""Small things every test may use: tiny models built from a config, a tokenizer trained on the spot, the real data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real preference data that lies beside the checkout."""
+    if not DATA.is_dir():
+        pytest.skip(f"real preference data is not at {DATA}")
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def make_tokenizer() -> Callable[..., Any]:
+    """A byte-level BPE tokenizer; keyword arguments name its special tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<s>", "</s>", "<pad>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(
+        ["hello world, how are you today? the quick brown fox jumps over the lazy dog"] * 4, trainer
+    )
+
+    def make(**special: str) -> Any:
+        return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(bpe.to_str()), **special)
+
+    return make
+
+
+def tiny_config(name: str, vocabulary: int) -> Any:
+    """A transformers config of the named family, a few thousand weights in size."""
+    import transformers as t
+
+    size = {
+        "vocab_size": vocabulary,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 512,
+        "pad_token_id": 2,
+        "initializer_range": 0.4 if "bert" in name else 0.1,  # wide enough that tiny models tell texts apart
+    }
+    grouped = size | {"num_key_value_heads": 2}
+    wide = grouped | {"head_dim": 8}
+    ends = {"bos_token_id": 0, "eos_token_id": 1}
+    return {
+        "qwen3": lambda: t.Qwen3Config(**wide),
+        "qwen3-moe": lambda: t.Qwen3MoeConfig(
+            **wide, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32, decoder_sparse_step=1
+        ),
+        "llama": lambda: t.LlamaConfig(**grouped),
+        "mistral": lambda: t.MistralConfig(**grouped, sliding_window=6),
+        "gemma2": lambda: t.Gemma2Config(**wide, sliding_window=6),
+        "gemma3": lambda: t.Gemma3TextConfig(**wide, sliding_window=6),
+        "gpt2": lambda: t.GPT2Config(
+            vocab_size=vocabulary,
+            n_embd=32,
+            n_layer=2,
+            n_head=4,
+            n_positions=512,
+            pad_token_id=2,
+            initializer_range=0.1,
+        ),
+        "gpt-neox": lambda: t.GPTNeoXConfig(**size),
+        "bert": lambda: t.BertConfig(**size),
+        "deberta-v2": lambda: t.DebertaV2Config(
+            **size, relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=32
+        ),
+        "modernbert": lambda: t.ModernBertConfig(**size, **ends, cls_token_id=0, sep_token_id=1),
+    }[name]()
+
+
+@pytest.fixture(scope="session")
+def make_backbone(make_tokenizer: Callable[..., Any]) -> Callable[..., Path]:
+    """Write a tiny pretrained model without a head (`name` as in `tiny_config`) and its tokenizer into a folder."""
+    import torch
+    from transformers import AutoModel
+
+    def make(folder: Path, name: str = "qwen3", **special: str) -> Path:
+        is_encoder = "bert" in name
+        default = (
+            {"cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>"}
+            if is_encoder
+            else {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+        )
+        tokenizer = make_tokenizer(**(special or default))
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            AutoModel.from_config(tiny_config(name, len(tokenizer))).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    return make
+
+
+def chat(*texts: str) -> list[dict[str, str]]:
+    """A conversation whose turns alternate between user and assistant."""
+    return [{"role": "user" if i % 2 == 0 else "assistant", "content": text} for i, text in enumerate(texts)]
