@@ -5,7 +5,7 @@
 Needs `pip install 'guerdon[bench]'`. Each training runs in a process of its own; the two systems take turns, seed by seed,
 so that a machine that slows down slows both. Only rows that both systems keep whole are used: no empty answer and at most
 512 tokens by TRL's own tokenisation, which drops longer ones. Wall clock is from the start of reading to the saved model,
-imports left out. TRL runs in its faster configuration (fp32, gradient checkpointing off); accuracy of its model is taken
+imports left out; CPU time (user and system, all threads) is beside it because it bears other load better. TRL runs in its faster configuration (fp32, gradient checkpointing off); accuracy of its model is taken
 on its own rendering of the text, accuracy of ours through `RewardModel.score`. Prints a Markdown table.
 """
 
@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=float, default=1.0)
     parser.add_argument("--limit", type=int, help="train on the first rows only, to try the script")
+    parser.add_argument("--results", type=Path, help="keep finished trainings in this JSONL file and go on from it")
     parser.add_argument("--one", choices=("guerdon", "trl"), help="internal: one training in this process")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path)
@@ -49,12 +50,20 @@ def main() -> None:
         work = Path(folder)
         sizes = {name: prepare(Path(options.data) / f"{name}.jsonl.gz", work / f"{name}.jsonl", options.limit if name == "train" else None)
                  for name in ("train", "test")}  # fmt: skip
-        results: dict[str, list[dict]] = {"trl": [], "guerdon": []}
+        done = [json.loads(line) for line in options.results.open()] if options.results and options.results.exists() else []
+        results = {(row["system"], row["seed"]): row for row in done}
         for seed in range(options.seeds):
             for system in ("trl", "guerdon") if seed % 2 == 0 else ("guerdon", "trl"):
-                results[system].append(run(system, seed, work, options.epochs))
-                print(f"{system} seed {seed}: {results[system][-1]['seconds']:.0f} s", file=sys.stderr, flush=True)
-        report(results, sizes, options)
+                if (system, seed) in results:
+                    continue
+                row = {"system": system, "seed": seed, **run(system, seed, work, options.epochs)}
+                results[system, seed] = row
+                print(f"{system} seed {seed}: {row['seconds']:.0f} s", file=sys.stderr, flush=True)
+                if options.results:
+                    with options.results.open("a") as file:
+                        file.write(json.dumps(row) + "\n")
+        by_system = {name: [results[name, seed] for seed in range(options.seeds)] for name in ("trl", "guerdon")}
+        report(by_system, sizes, options)
 
 
 def prepare(source: Path, target: Path, limit: int | None) -> dict[str, int]:
@@ -92,14 +101,14 @@ def train_guerdon(work: Path, seed: int, epochs: float) -> dict:
         data=(str(work / "train.jsonl"),), model="minilm", output=str(work / f"guerdon-{seed}"), eval_fraction=0.0, seed=seed,
         epochs=epochs, batch_size=BATCH, learning_rate=LEARNING_RATE, max_length=MAX_LENGTH, schedule="linear", warmup=0.0,
     )  # fmt: skip
-    started = time.perf_counter()
+    started, used = time.perf_counter(), time.process_time()
     result = fit(config, say=lambda line: print(line, file=sys.stderr))
-    seconds = time.perf_counter() - started
+    seconds, cpu = time.perf_counter() - started, time.process_time() - used
     model = guerdon.RewardModel.load(result.model)
     test = load(str(work / "test.jsonl")).comparisons
     flat = iter(model.score([c for comparison in test for c in comparison.conversations()]))
     margins = [float(next(flat) - next(flat)) for _ in test]
-    return {"seconds": seconds, "margins": margins}
+    return {"seconds": seconds, "cpu_seconds": cpu, "margins": margins}
 
 
 def train_trl(work: Path, seed: int, epochs: float) -> dict:
@@ -116,7 +125,7 @@ def train_trl(work: Path, seed: int, epochs: float) -> dict:
         logging_steps=50, save_strategy="no", eval_strategy="no", disable_tqdm=True,
     )  # fmt: skip
     set_seed(seed)
-    started = time.perf_counter()
+    started, used = time.perf_counter(), time.process_time()
     rows = load_dataset("json", data_files=str(work / "train.jsonl"), split="train", cache_dir=str(work / f"cache-{seed}"))
     tokenizer = AutoTokenizer.from_pretrained(resolve("minilm"))
     if tokenizer.eos_token is None:  # BERT closes with [SEP]; the trainer wants the name eos
@@ -125,7 +134,7 @@ def train_trl(work: Path, seed: int, epochs: float) -> dict:
     trainer = RewardTrainer(model=model, args=arguments, train_dataset=rows, processing_class=tokenizer)
     trainer.train()
     trainer.save_model(str(output))
-    seconds = time.perf_counter() - started
+    seconds, cpu = time.perf_counter() - started, time.process_time() - used
     model = trainer.model.eval()
     margins = []
     with torch.no_grad():
@@ -136,28 +145,33 @@ def train_trl(work: Path, seed: int, epochs: float) -> dict:
                 model(**tokenizer(text, return_tensors="pt", truncation=True, max_length=MAX_LENGTH)).logits.item() for text in texts
             )  # fmt: skip
             margins.append(chosen - rejected)
-    return {"seconds": seconds, "margins": margins}
+    return {"seconds": seconds, "cpu_seconds": cpu, "margins": margins}
 
 
 def report(results: dict[str, list[dict]], sizes: dict[str, dict[str, int]], options: argparse.Namespace) -> None:
     """The table, and the paired difference in accuracy with a bootstrap interval over test pairs."""
     margins = {system: np.array([run["margins"] for run in runs]) for system, runs in results.items()}
     right = {system: (m > 0) + 0.5 * (m == 0) for system, m in margins.items()}
-    seconds = {system: [run["seconds"] for run in runs] for system, runs in results.items()}
+    seconds, cpu = ({system: [run[key] for run in runs] for system, runs in results.items()} for key in ("seconds", "cpu_seconds"))
     print(f"{platform.processor() or platform.machine()}, 2 cores, Python {platform.python_version()}, torch {version('torch')}, "
           f"transformers {version('transformers')}, trl {version('trl')}, {date.today()}\n")  # fmt: skip
     print(f"Rows: train {sizes['train']['kept']} of {sizes['train']['rows']}, test {sizes['test']['kept']} of {sizes['test']['rows']}; "
           f"{options.epochs:g} epoch, batch {BATCH}, learning rate {LEARNING_RATE:g}, linear decay.\n")  # fmt: skip
-    print("| seed | TRL accuracy | Guerdon accuracy | TRL s | Guerdon s | ratio |")
-    print("|---|---:|---:|---:|---:|---:|")
+    print("| seed | TRL accuracy | Guerdon accuracy | TRL s | Guerdon s | ratio | TRL CPU s | Guerdon CPU s | CPU ratio |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     for seed in range(options.seeds):
         a, b = right["trl"][seed].mean(), right["guerdon"][seed].mean()
         s, t = seconds["trl"][seed], seconds["guerdon"][seed]
-        print(f"| {seed} | {100 * a:.1f} % | {100 * b:.1f} % | {s:.0f} | {t:.0f} | {t / s:.2f} |")
+        u, v = cpu["trl"][seed], cpu["guerdon"][seed]
+        print(f"| {seed} | {100 * a:.1f} % | {100 * b:.1f} % | {s:.0f} | {t:.0f} | {t / s:.2f} | {u:.0f} | {v:.0f} | {v / u:.2f} |")
     means = [100 * right[system].mean() for system in ("trl", "guerdon")]
     medians = [statistics.median(seconds[system]) for system in ("trl", "guerdon")]
-    ratio = statistics.median(t / s for s, t in zip(seconds["trl"], seconds["guerdon"], strict=True))
-    print(f"| mean / median | {means[0]:.1f} % | {means[1]:.1f} % | {medians[0]:.0f} | {medians[1]:.0f} | {ratio:.2f} |")
+    ratio, cpu_ratio = (
+        statistics.median(t / s for s, t in zip(x["trl"], x["guerdon"], strict=True)) for x in (seconds, cpu)
+    )
+    used = [statistics.median(cpu[system]) for system in ("trl", "guerdon")]
+    print(f"| mean / median | {means[0]:.1f} % | {means[1]:.1f} % | {medians[0]:.0f} | {medians[1]:.0f} | {ratio:.2f} "
+          f"| {used[0]:.0f} | {used[1]:.0f} | {cpu_ratio:.2f} |")  # fmt: skip
     difference = (right["guerdon"] - right["trl"]).mean(0)
     draws = np.random.default_rng(0).integers(0, len(difference), (10_000, len(difference)))
     low, high = np.quantile(difference[draws].mean(1), [0.025, 0.975])

@@ -208,7 +208,9 @@ def _evaluate(accelerator: Accelerator, model: Any, core: RewardModel, compariso
     together = accelerator.distributed_type == DistributedType.FSDP
     rank, world = (0, 1) if together else (accelerator.process_index, accelerator.num_processes)
     mine = comparisons[rank::world]
-    flat = iter(core.score([c for comparison in mine for c in comparison.conversations()], forward=model))
+    # under DDP the bare model runs: its wrapper would wait for the other processes at every row, and they may have fewer
+    forward = model if together else core
+    flat = iter(core.score([c for comparison in mine for c in comparison.conversations()], forward=forward))
     scores: list[list[Score]] = [[next(flat) for _ in comparison.completions] for comparison in mine]
     order = list(range(rank, len(comparisons), world))
     found = (
