@@ -138,7 +138,7 @@ def _prepare(output: Path, overwrite: bool) -> Path:
     if output.suffix not in (".jsonl", ".parquet"):
         raise ConfigError(f"{output}: scores are written as .jsonl or .parquet; choose one of these endings")
     if output.exists() and not overwrite:
-        raise ConfigError(f"{output} exists; remove it, choose another name, or ask to overwrite it")
+        raise ConfigError(f"{output} exists; remove it, choose another name, or overwrite it (--overwrite)")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         partial = output.with_name(output.name + ".partial")

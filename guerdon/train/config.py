@@ -42,7 +42,8 @@ class TrainConfig:
     on CUDA.
     """
     learning_rate: float | None = None
-    """Peak learning rate. Default by size: 5e-5 below 200M parameters, 2e-5 below 1.5B, 9e-6 above; 1e-4 with LoRA."""
+    """Peak learning rate. Default by size: 1e-4 below 50M parameters, 5e-5 below 200M, 2e-5 below 1.5B, 9e-6
+    above; 1e-4 with LoRA."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Course of the learning rate after warm-up: cosine to 10 %, linear to 0, or constant."""
     warmup: float = 0.05

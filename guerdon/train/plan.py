@@ -63,7 +63,7 @@ def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
 
 def resolve(config: TrainConfig, parameters: int, device: str) -> TrainConfig:
     """The config with every size-dependent default filled in. `parameters` counts the backbone's weights."""
-    full = 5e-5 if parameters < 200e6 else 2e-5 if parameters < 1.5e9 else 9e-6
+    full = 1e-4 if parameters < 50e6 else 5e-5 if parameters < 200e6 else 2e-5 if parameters < 1.5e9 else 9e-6
     return replace(
         config,
         learning_rate=config.learning_rate or (1e-4 if config.lora else full),

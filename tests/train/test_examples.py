@@ -120,7 +120,7 @@ def test_learning_rate_by_hand(schedule, expected):
 
 
 def test_defaults_depend_on_size_and_lora():
-    assert resolve(TrainConfig(), 22_000_000, "cpu").learning_rate == 5e-5
+    assert resolve(TrainConfig(), 22_000_000, "cpu").learning_rate == 1e-4
     assert resolve(TrainConfig(), 8_000_000_000, "cuda").learning_rate == 9e-6
     assert resolve(TrainConfig(lora=True), 8_000_000_000, "cuda").learning_rate == 1e-4
     assert resolve(TrainConfig(learning_rate=1.0), 1, "cpu").learning_rate == 1.0

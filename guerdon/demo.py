@@ -1,0 +1,182 @@
+"""The whole path on the lab's simulated world, offline: raters -> check -> train -> evaluate -> score -> report.
+
+Every step goes through the same functions as its command, and leaves files that the commands read. What the demo adds is
+the truth: the lab's gold reward, and the best accuracy that its raters' noise allows.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from guerdon.data.check import check
+from guerdon.data.read import load
+from guerdon.data.rows import stream_conversations
+from guerdon.data.write import write_jsonl
+from guerdon.diagnose.mistakes import worst_mistakes
+from guerdon.diagnose.report import write_report
+from guerdon.evaluate.metrics import evaluate
+from guerdon.evaluate.render import render
+from guerdon.evaluate.score import score_comparisons
+from guerdon.evaluate.score_file import input_identity, score_file
+from guerdon.lab.backbone import build_backbone, corpus, pretrain
+from guerdon.lab.gold import gold
+from guerdon.lab.simulate import gold_comparisons, simulate
+from guerdon.lab.world import prompts
+from guerdon.lab.writers import WRITERS
+from guerdon.model.reward import RewardModel
+from guerdon.progress import TrainingBar
+from guerdon.train.config import TrainConfig
+from guerdon.train.loop import fit
+from guerdon.train.start import versions
+from guerdon.types import ConfigError
+
+MARKER = ".guerdon-demo"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything; the default takes a few minutes on two cores."""
+
+    comparisons: int = 6000
+    evaluation: int = 1000
+    prompts_to_score: int = 100
+    candidates: int = 4
+    pretraining_texts: int = 6000
+    pretraining_steps: int = 250
+    epochs: float = 2.0
+
+
+def run(output: Path, seed: int = 0, size: Size | None = None) -> Path:
+    """Run the demo into `output` and return the path of its report. Raises ConfigError when `output` holds something else."""
+    size, console, started = size or Size(), Console(), time.monotonic()
+    _clear(output)
+    say = console.print
+
+    with _step(console, 1, "simulate: prompts, writers of mixed quality, and raters with noise and biases"):
+        train = simulate(size.comparisons, seed=seed)
+        asked = {row.prompt[0]["content"] for row in train.comparisons}
+        held = simulate(size.evaluation, seed=seed + 1, exclude=asked)
+        true = gold_comparisons(size.evaluation, seed=seed + 2, exclude=asked)
+        for name, rows in (("train", train.comparisons), ("raters", held.comparisons), ("gold", true)):
+            write_jsonl(output / f"{name}.jsonl", rows)
+        say(
+            f"{len(train.comparisons)} comparisons; raters agree with gold on {train.gold_agreement:.1%} of the pairs they "
+            f"decide, and no reward model can predict them better than {held.ceiling:.1%} of the time"
+        )
+
+    with _step(console, 2, f"check: guerdon check {output}/train.jsonl"):
+        say(check(output / "train.jsonl").render())
+
+    with _step(console, 3, "a small language model to start from, pretrained on the lab's own text"):
+        build_backbone(output / "base", seed=seed)
+        losses = pretrain(output / "base", corpus(size.pretraining_texts, seed), size.pretraining_steps, seed)
+        if losses:
+            say(f"next-token loss {losses[0]:.2f} -> {losses[-1]:.2f} nats over {len(losses)} steps")
+
+    command = f"guerdon train --data {output}/train.jsonl --model {output}/base --output {output}/run"
+    with _step(console, 4, f"train: {command}"):
+        config = TrainConfig(
+            data=(str(output / "train.jsonl"),),
+            model=str(output / "base"),
+            output=str(output / "run"),
+            seed=seed,
+            epochs=size.epochs,
+            batch_size=32,
+            learning_rate=1e-3,
+            max_length=256,
+        )
+        fit(config, say=say, watch=TrainingBar())
+
+    with _step(console, 5, "evaluate: against fresh judgements of the raters, and against gold"):
+        model = RewardModel.load(output / "run" / "model")
+        held_rows, true_rows = load(output / "raters.jsonl").comparisons, load(output / "gold.jsonl").comparisons
+        by_raters = score_comparisons(model, held_rows, gold=held.golds)
+        by_gold = score_comparisons(model, true_rows)
+        evaluations = {"raters": evaluate(by_raters), "gold": evaluate(by_gold)}
+        say(render(evaluations["raters"], ceiling=held.ceiling, title="Against the raters"))
+        say(render(evaluations["gold"], title="Against gold"))
+        for name, evaluation in evaluations.items():
+            text = json.dumps(evaluation.to_dict() | {"ceiling": held.ceiling if name == "raters" else 1.0}, indent=1)
+            (output / f"evaluation-{name}.json").write_text(text + "\n", encoding="utf-8")
+
+    with _step(console, 6, f"score: guerdon score --model {output}/run/model --data {output}/candidates.jsonl"):
+        _write_candidates(output / "candidates.jsonl", asked, seed, size)
+        rows = stream_conversations(output / "candidates.jsonl")
+        identity = input_identity(output / "candidates.jsonl")
+        score_file(model, rows, output / "scores.jsonl", source=identity, progress=False)
+        say(_best_of_n(output))
+
+    report = output / "report.html"
+    with _step(console, 7, "report"):
+        metrics = [json.loads(line) for line in (output / "run" / "metrics.jsonl").read_text().splitlines()]
+        assert model.contract is not None
+        facts = {
+            "data": f"{size.comparisons} simulated comparisons, seed {seed}",
+            "start": "a 4-layer causal transformer, pretrained on lab text",
+            "contract": model.contract.hash,
+            "rater ceiling": f"{held.ceiling:.1%}",
+            **versions(),
+        }
+        write_report(
+            report,
+            title="Guerdon demo: a reward model for the lab",
+            run=output / "run",
+            evaluations=evaluations,
+            tables={"raters": by_raters, "gold": by_gold},
+            metrics=metrics,
+            ceiling=held.ceiling,
+            examples=worst_mistakes(by_gold, true_rows),
+            facts=facts,
+        )
+    say(f"\ndone in {time.monotonic() - started:.0f} s: open [bold]{report}[/bold]")
+    return report
+
+
+@contextmanager
+def _step(console: Console, number: int, title: str) -> Iterator[None]:
+    console.rule(f"[bold]{number}[/bold] {title}", align="left")
+    started = time.monotonic()
+    yield
+    console.print(f"[dim]{time.monotonic() - started:.1f} s[/dim]")
+
+
+def _clear(output: Path) -> None:
+    """An empty folder to run in; only what an earlier demo left is removed."""
+    if output.exists() and not (output / MARKER).is_file() and (not output.is_dir() or any(output.iterdir())):
+        raise ConfigError(f"{output}: holds something that is not a demo; choose another --output")
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    (output / MARKER).touch()
+
+
+def _write_candidates(path: Path, exclude: set[str], seed: int, size: Size) -> None:
+    rng = random.Random(f"candidates {seed}")
+    with path.open("w", encoding="utf-8") as file:
+        for prompt in prompts(size.prompts_to_score, seed + 3, exclude=exclude):
+            answers = [rng.choice(WRITERS).write(prompt, rng) for _ in range(size.candidates)]
+            file.write(json.dumps({"prompt": prompt, "completions": answers}) + "\n")
+
+
+def _best_of_n(output: Path) -> str:
+    """What picking the best-scored candidate does to the gold reward, beside a random pick and the best there was."""
+    picked = random_pick = oracle = 0.0
+    rows = [json.loads(line) for line in (output / "candidates.jsonl").read_text(encoding="utf-8").splitlines()]
+    scores = [json.loads(line)["scores"] for line in (output / "scores.jsonl").read_text(encoding="utf-8").splitlines()]
+    for row, values in zip(rows, scores, strict=True):
+        golds = [gold(row["prompt"], answer) for answer in row["completions"]]
+        picked += golds[values.index(max(values))] / len(rows)
+        random_pick += sum(golds) / len(golds) / len(rows)
+        oracle += max(golds) / len(rows)
+    return (
+        f"best of {len(rows[0]['completions'])} by the reward model: mean gold {picked:.3f} "
+        f"(a random pick {random_pick:.3f}, the best there was {oracle:.3f}), over {len(rows)} prompts"
+    )
