@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test lint setup docs clean
 
 setup: $(VENV)/.installed
 
@@ -28,3 +28,6 @@ lint: setup
 
 clean:
 	rm -rf runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+docs: setup
+	COLUMNS=100 $(BIN)/guerdon train --help > docs/train-options.txt

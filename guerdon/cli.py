@@ -65,7 +65,7 @@ def check(
 
 def train(config: Any) -> None:
     """Train a reward model; see TrainConfig for the options."""
-    from guerdon.progress import TrainingBar
+    from guerdon.progress import TrainingBar, accuracy_line
     from guerdon.train.loop import fit
 
     result = fit(config, say=lambda line: print(line, flush=True), watch=TrainingBar())
@@ -74,8 +74,8 @@ def train(config: Any) -> None:
         return
     e = result.evaluation
     print(
-        f"accuracy {e['accuracy']:.3f} (95 % interval {e['accuracy_low']:.3f} to {e['accuracy_high']:.3f}) on {e['n']} held-out "
-        f"pairs, the longer answer wins {e['longer_wins']:.3f}; {result.seconds:.0f} s; the model is {result.model}"
+        f"accuracy {accuracy_line(e)} on {e['n']} held-out pairs, always taking the longer answer {e['longer_wins']:.3f}; "
+        f"{result.seconds:.0f} s; the model is {result.model}"
     )
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from transformers.utils import logging as transformers_logging
 
 from guerdon.data.check import check
 from guerdon.data.read import load
@@ -59,6 +60,7 @@ def run(output: Path, seed: int = 0, size: Size | None = None) -> Path:
     """Run the demo into `output` and return the path of its report. Raises ConfigError when `output` holds something else."""
     size, console, started = size or Size(), Console(), time.monotonic()
     _clear(output)
+    transformers_logging.disable_progress_bar()  # the demo has its own
     say = console.print
 
     with _step(console, 1, "simulate: prompts, writers of mixed quality, and raters with noise and biases"):
@@ -82,8 +84,7 @@ def run(output: Path, seed: int = 0, size: Size | None = None) -> Path:
         if losses:
             say(f"next-token loss {losses[0]:.2f} -> {losses[-1]:.2f} nats over {len(losses)} steps")
 
-    command = f"guerdon train --data {output}/train.jsonl --model {output}/base --output {output}/run"
-    with _step(console, 4, f"train: {command}"):
+    with _step(console, 4, f"train: guerdon train --data {output}/train.jsonl --model {output}/base ..."):
         config = TrainConfig(
             data=(str(output / "train.jsonl"),),
             model=str(output / "base"),
@@ -99,7 +100,8 @@ def run(output: Path, seed: int = 0, size: Size | None = None) -> Path:
     with _step(console, 5, "evaluate: against fresh judgements of the raters, and against gold"):
         model = RewardModel.load(output / "run" / "model")
         held_rows, true_rows = load(output / "raters.jsonl").comparisons, load(output / "gold.jsonl").comparisons
-        by_raters = score_comparisons(model, held_rows, gold=held.golds)
+        golds = {row.id: values for row, values in zip(held.comparisons, held.golds, strict=True)}
+        by_raters = score_comparisons(model, held_rows, gold=[golds[row.id] for row in held_rows])
         by_gold = score_comparisons(model, true_rows)
         evaluations = {"raters": evaluate(by_raters), "gold": evaluate(by_gold)}
         say(render(evaluations["raters"], ceiling=held.ceiling, title="Against the raters"))
@@ -108,7 +110,7 @@ def run(output: Path, seed: int = 0, size: Size | None = None) -> Path:
             text = json.dumps(evaluation.to_dict() | {"ceiling": held.ceiling if name == "raters" else 1.0}, indent=1)
             (output / f"evaluation-{name}.json").write_text(text + "\n", encoding="utf-8")
 
-    with _step(console, 6, f"score: guerdon score --model {output}/run/model --data {output}/candidates.jsonl"):
+    with _step(console, 6, f"score: guerdon score --data {output}/candidates.jsonl ..."):
         _write_candidates(output / "candidates.jsonl", asked, seed, size)
         rows = stream_conversations(output / "candidates.jsonl")
         identity = input_identity(output / "candidates.jsonl")

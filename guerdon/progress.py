@@ -36,12 +36,19 @@ class TrainingBar(Watch):
 
     def evaluation(self, row: dict[str, Any]) -> None:
         self.progress.console.print(
-            f"step {row['step']}: held-out accuracy {row['eval_accuracy']:.3f} "
-            f"({row['eval_accuracy_low']:.3f} to {row['eval_accuracy_high']:.3f}), nll {row['eval_nll']:.4f}"
+            f"step {row['step']}: held-out accuracy {accuracy_line({k[5:]: v for k, v in row.items()})}, "
+            f"nll {row['eval_nll']:.4f}"
         )
 
     def stop(self) -> None:
         self.progress.stop()
+
+
+def accuracy_line(evaluation: dict[str, Any]) -> str:
+    """Accuracy and its interval; a single prompt has none."""
+    low, high = evaluation["accuracy_low"], evaluation["accuracy_high"]
+    interval = "one prompt, no interval" if low is None else f"{low:.3f} to {high:.3f}"
+    return f"{evaluation['accuracy']:.3f} ({interval})"
 
 
 def _progress(extra: str) -> Progress:

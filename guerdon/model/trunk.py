@@ -80,7 +80,7 @@ class Trunk:
         """The tree mask in the shape the body takes: one mask, or one per kind of layer where some slide."""
         config = self.body.config
         kinds = set(getattr(config, "layer_types", None) or ())
-        build = _block_mask if self.uses_flex else self._dense_mask
+        build = block_mask if self.uses_flex else self._dense_mask
         if "sliding_attention" in kinds:
             return {kind: build(row, config.sliding_window if kind == "sliding_attention" else None) for kind in kinds}
         return build(row, _window(config, None) if not kinds else None)
@@ -146,7 +146,7 @@ def _window(config: Any, layer: Any) -> int | None:
     return getattr(config, "sliding_window", None)
 
 
-def _block_mask(row: TreeRow, window: int | None) -> Any:
+def block_mask(row: TreeRow, window: int | None) -> Any:
     """The same mask as `tree.sees`, as a FlexAttention block mask."""
     from torch.nn.attention.flex_attention import create_block_mask
 

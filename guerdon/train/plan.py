@@ -42,7 +42,7 @@ def make_plan(config: TrainConfig, examples: Sequence[Example]) -> Plan:
     while len(order) < wanted:
         epoch += 1
         order += batches(examples, config.batch_size, config.seed, epoch)
-    eval_every = config.eval_every or max(1, wanted // 10)
+    eval_every = config.eval_every or -(-wanted // 10)
     return Plan(order[:wanted], per_epoch, max(1, min(10, wanted // 50)), eval_every, config.save_every or eval_every)
 
 

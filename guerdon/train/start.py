@@ -118,6 +118,15 @@ def load_data(
         say(f"held out {len(evaluation)} comparisons by prompt for evaluation, {len(train)} to train on")
     else:
         train, evaluation = data.comparisons, []
+    if evaluation and not any(pair.target == 1.0 for row in evaluation for pair in row.pairs()):
+        if config.eval_data:
+            raise ConfigError(
+                f"--eval-data {' '.join(config.eval_data)}: all pairs are ties, so no accuracy can be measured"
+            )
+        say(
+            "warning: the prompts held out have only ties, so nothing is evaluated; raise --eval-fraction or give --eval-data"
+        )
+        evaluation = []
     manifest["train"]["used"], manifest["held_out"] = len(train), len(evaluation)
     return train, evaluation, manifest
 

@@ -1,0 +1,71 @@
+"""The demo, small: every file it promises is there, and its numbers are those of the commands."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from guerdon.data.read import load
+from guerdon.demo import Size, run
+from guerdon.evaluate.metrics import evaluate
+from guerdon.evaluate.score import score_comparisons
+from guerdon.model.reward import RewardModel
+from guerdon.types import ConfigError
+
+TINY = Size(
+    comparisons=96,
+    evaluation=40,
+    prompts_to_score=5,
+    candidates=3,
+    pretraining_texts=64,
+    pretraining_steps=2,
+    epochs=1.0,
+)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    pytest.importorskip("matplotlib")
+    folder = tmp_path_factory.mktemp("demo") / "run"
+    run(folder, seed=5, size=TINY)
+    return folder
+
+
+def test_report_is_one_file_that_opens_offline(demo):
+    html = (demo / "report.html").read_text(encoding="utf-8")
+    assert html.startswith("<!doctype html>") or html.startswith("<!DOCTYPE html>")
+    assert "http://" not in html.replace("http://www.w3.org", "")
+    assert "https://" not in html
+    assert "<svg" in html
+
+
+def test_evaluations_are_those_of_the_saved_model(demo):
+    model = RewardModel.load(demo / "run" / "model")
+    for name in ("raters", "gold"):
+        saved = json.loads((demo / f"evaluation-{name}.json").read_text())
+        again = evaluate(score_comparisons(model, load(demo / f"{name}.jsonl").comparisons))
+        assert saved["accuracy"] == pytest.approx(again.accuracy)
+        assert saved["nll"] == pytest.approx(again.nll, abs=1e-6)
+    assert 0.5 < json.loads((demo / "evaluation-raters.json").read_text())["ceiling"] < 1
+
+
+def test_held_out_prompts_are_new(demo):
+    asked = {
+        name: {c.prompt[0]["content"] for c in load(demo / f"{name}.jsonl").comparisons}
+        for name in ("train", "raters", "gold")
+    }
+    assert not asked["train"] & (asked["raters"] | asked["gold"])
+
+
+def test_every_candidate_is_scored(demo):
+    rows = [json.loads(line) for line in (demo / "scores.jsonl").read_text().splitlines()]
+    assert [len(row["scores"]) for row in rows] == [3] * 5
+    assert {row["status"] for row in rows} == {"ok"}
+
+
+def test_only_a_demo_is_replaced(demo, tmp_path):
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="not a demo"):
+        run(tmp_path, size=TINY)
+    assert (tmp_path / "precious.txt").read_text() == "mine"
