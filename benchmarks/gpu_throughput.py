@@ -94,7 +94,7 @@ def random_trees(lengths: list[list[int]], n: int) -> list[tuple[tuple[int, ...]
     for prompt, chosen, rejected in (rng.choice(lengths) for _ in range(n)):
         shared = tuple(rng.randrange(10, 30000) for _ in range(min(prompt, 1500)))
         tails = (tuple(rng.randrange(10, 30000) for _ in range(min(k, 500))) for k in (chosen, rejected))
-        trees.append(tuple(shared + (side,) + tail for side, tail in enumerate(tails, 1)))
+        trees.append(tuple((*shared, side, *tail) for side, tail in enumerate(tails, 1)))
     return trees
 
 

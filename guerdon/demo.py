@@ -30,7 +30,7 @@ from guerdon.evaluate.score import score_comparisons
 from guerdon.evaluate.score_file import input_identity, score_file
 from guerdon.lab.backbone import build_backbone, corpus, pretrain
 from guerdon.lab.gold import gold
-from guerdon.lab.simulate import gold_comparisons, simulate
+from guerdon.lab.simulate import simulate
 from guerdon.lab.world import prompts
 from guerdon.lab.writers import WRITERS
 from guerdon.model.reward import RewardModel
@@ -67,9 +67,8 @@ def run(output: Path, seed: int = 0, size: Size | None = None) -> Path:
         train = simulate(size.comparisons, seed=seed)
         asked = {row.prompt[0]["content"] for row in train.comparisons}
         held = simulate(size.evaluation, seed=seed + 1, exclude=asked)
-        true = gold_comparisons(size.evaluation, seed=seed + 2, exclude=asked)
-        for name, rows in (("train", train.comparisons), ("raters", held.comparisons), ("gold", true)):
-            write_jsonl(output / f"{name}.jsonl", rows)
+        write_jsonl(output / "train.jsonl", train.comparisons)
+        write_jsonl(output / "test.jsonl", held.comparisons)
         say(
             f"{len(train.comparisons)} comparisons; raters agree with gold on {train.gold_agreement:.1%} of the pairs they "
             f"decide, and no reward model can predict them better than {held.ceiling:.1%} of the time"
@@ -97,18 +96,15 @@ def run(output: Path, seed: int = 0, size: Size | None = None) -> Path:
         )
         fit(config, say=say, watch=TrainingBar())
 
-    with _step(console, 5, "evaluate: against fresh judgements of the raters, and against gold"):
+    with _step(console, 5, "evaluate: on new prompts, against the raters' judgements and against gold"):
         model = RewardModel.load(output / "run" / "model")
-        held_rows, true_rows = load(output / "raters.jsonl").comparisons, load(output / "gold.jsonl").comparisons
+        test = load(output / "test.jsonl").comparisons
         golds = {row.id: values for row, values in zip(held.comparisons, held.golds, strict=True)}
-        by_raters = score_comparisons(model, held_rows, gold=[golds[row.id] for row in held_rows])
-        by_gold = score_comparisons(model, true_rows)
-        evaluations = {"raters": evaluate(by_raters), "gold": evaluate(by_gold)}
-        say(render(evaluations["raters"], ceiling=held.ceiling, title="Against the raters"))
-        say(render(evaluations["gold"], title="Against gold"))
-        for name, evaluation in evaluations.items():
-            text = json.dumps(evaluation.to_dict() | {"ceiling": held.ceiling if name == "raters" else 1.0}, indent=1)
-            (output / f"evaluation-{name}.json").write_text(text + "\n", encoding="utf-8")
+        table = score_comparisons(model, test, gold=[golds[row.id] for row in test])
+        evaluation = evaluate(table)
+        say(render(evaluation, ceiling=held.ceiling, title="On new prompts"))
+        text = json.dumps(evaluation.to_dict() | {"ceiling": held.ceiling}, indent=1)
+        (output / "evaluation.json").write_text(text + "\n", encoding="utf-8")
 
     with _step(console, 6, f"score: guerdon score --data {output}/candidates.jsonl ..."):
         _write_candidates(output / "candidates.jsonl", asked, seed, size)
@@ -132,11 +128,11 @@ def run(output: Path, seed: int = 0, size: Size | None = None) -> Path:
             report,
             title="Guerdon demo: a reward model for the lab",
             run=output / "run",
-            evaluations=evaluations,
-            tables={"raters": by_raters, "gold": by_gold},
+            evaluations={"test": evaluation},
+            tables={"test": table},
             metrics=metrics,
             ceiling=held.ceiling,
-            examples=worst_mistakes(by_gold, true_rows),
+            examples=worst_mistakes(table, test),
             facts=facts,
         )
     say(f"\ndone in {time.monotonic() - started:.0f} s: open [bold]{report}[/bold]")

@@ -36,8 +36,15 @@ def world(tmp_path_factory, make_backbone):
             f"{folder}/run",
             "--seed",
             "3",
+            "--epochs",
+            "1",
+            "--max-length",
+            "128",
+            "--batch-size",
+            "8",
+            "--learning-rate",
+            "3e-3",
         ]
-        + ["--epochs", "1", "--max-length", "128", "--batch-size", "8", "--learning-rate", "3e-3"]
     )
     return folder
 

@@ -40,22 +40,22 @@ def test_report_is_one_file_that_opens_offline(demo):
     assert "<svg" in html
 
 
-def test_evaluations_are_those_of_the_saved_model(demo):
+def test_evaluation_is_that_of_the_saved_model(demo):
     model = RewardModel.load(demo / "run" / "model")
-    for name in ("raters", "gold"):
-        saved = json.loads((demo / f"evaluation-{name}.json").read_text())
-        again = evaluate(score_comparisons(model, load(demo / f"{name}.jsonl").comparisons))
-        assert saved["accuracy"] == pytest.approx(again.accuracy)
-        assert saved["nll"] == pytest.approx(again.nll, abs=1e-6)
-    assert 0.5 < json.loads((demo / "evaluation-raters.json").read_text())["ceiling"] < 1
+    saved = json.loads((demo / "evaluation.json").read_text())
+    again = evaluate(score_comparisons(model, load(demo / "test.jsonl").comparisons))
+    assert saved["accuracy"] == pytest.approx(again.accuracy)
+    assert saved["nll"] == pytest.approx(again.nll, abs=1e-6)
+    assert 0.5 < saved["ceiling"] < 1
+    assert 0 < saved["gold_accuracy"] < 1
 
 
 def test_held_out_prompts_are_new(demo):
-    asked = {
-        name: {c.prompt[0]["content"] for c in load(demo / f"{name}.jsonl").comparisons}
-        for name in ("train", "raters", "gold")
-    }
-    assert not asked["train"] & (asked["raters"] | asked["gold"])
+    train, test = (
+        {c.prompt[0]["content"] for c in load(demo / f"{name}.jsonl").comparisons} for name in ("train", "test")
+    )
+    assert len(test) == len(load(demo / "test.jsonl").comparisons)
+    assert not train & test
 
 
 def test_every_candidate_is_scored(demo):
