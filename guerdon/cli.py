@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 from tyro.conf import Positional
 
+from guerdon.files import write_json
 from guerdon.types import ConfigError, GuerdonError
 
 if TYPE_CHECKING:
@@ -241,10 +241,7 @@ def _load_scorer(path: str, device: str | None) -> RewardModel:
 
 def _write_json(path: str | None, value: Any) -> None:
     if path:
-        target = Path(path)
-        staging = target.with_name(f".{target.name}.writing")
-        staging.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        staging.replace(target)
+        write_json(Path(path), value)
 
 
 def _print(renderable: Any) -> None:

@@ -28,6 +28,7 @@ from guerdon.evaluate.metrics import evaluate
 from guerdon.evaluate.render import render
 from guerdon.evaluate.score import score_comparisons
 from guerdon.evaluate.score_file import input_identity, score_file
+from guerdon.files import write_json
 from guerdon.lab.backbone import build_backbone, corpus, pretrain
 from guerdon.lab.gold import gold
 from guerdon.lab.simulate import simulate
@@ -103,8 +104,7 @@ def run(output: Path, seed: int = 0, size: Size | None = None) -> Path:
         table = score_comparisons(model, test, gold=[golds[row.id] for row in test])
         evaluation = evaluate(table)
         say(render(evaluation, ceiling=held.ceiling, title="On new prompts"))
-        text = json.dumps(evaluation.to_dict() | {"ceiling": held.ceiling}, indent=1)
-        (output / "evaluation.json").write_text(text + "\n", encoding="utf-8")
+        write_json(output / "evaluation.json", evaluation.to_dict() | {"ceiling": held.ceiling})
 
     with _step(console, 6, f"score: guerdon score --data {output}/candidates.jsonl ..."):
         _write_candidates(output / "candidates.jsonl", asked, seed, size)

@@ -15,19 +15,20 @@ PACKAGE = Path(__file__).parents[1] / "guerdon"
 # What each room may import from the package, besides itself.
 ALLOWED = {
     "types": set(),
+    "files": {"types"},
     "loss": {"types"},
-    "data": {"types"},
-    "model": {"types"},
-    "evaluate": {"types", "data"},
-    "train": {"types", "data", "loss", "model", "evaluate"},
-    "diagnose": {"types", "data", "evaluate"},
+    "data": {"types", "files"},
+    "model": {"types", "files"},
+    "evaluate": {"types", "files", "data"},
+    "train": {"types", "files", "data", "loss", "model", "evaluate"},
+    "diagnose": {"types", "files", "data", "evaluate"},
     "lab": {"types"},
     "progress": {"train"},
-    "demo": {"types", "data", "model", "evaluate", "train", "diagnose", "lab", "progress"},
-    "cli": {"types", "data", "model", "evaluate", "train", "diagnose", "lab", "progress", "demo"},
+    "demo": {"types", "files", "data", "model", "evaluate", "train", "diagnose", "lab", "progress"},
+    "cli": {"types", "files", "data", "model", "evaluate", "train", "diagnose", "lab", "progress", "demo"},
     "__init__": {"types", "model"},
 }
-TORCH_FREE = ("types", "data", "evaluate", "diagnose")
+TORCH_FREE = ("types", "files", "data", "evaluate", "diagnose")
 
 
 def room_of(path: Path) -> str:

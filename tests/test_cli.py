@@ -146,7 +146,7 @@ def test_mistakes_are_one_sentence(world, tmp_path, capsys):
     main(score)
     capsys.readouterr()
     assert "--overwrite" in failing(score, capsys)
-    assert "No such file or directory" in failing(["check", data, "--json", f"{tmp_path}/none/c.json"], capsys)
+    assert "cannot be written" in failing(["check", data, "--json", f"{tmp_path}/empty.jsonl/c.json"], capsys)
 
 
 def test_a_checkpoint_that_scores_otherwise_is_refused_with_one_sentence(world, tmp_path, capsys):

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from guerdon.data.messages import Messages, is_stringified
+from guerdon.files import replacing
 from guerdon.types import Comparison, DataError
 
 
@@ -24,7 +24,7 @@ def write_jsonl(path: str | Path, comparisons: Iterable[Comparison]) -> int:
     """
     target = Path(path)
     count = 0
-    with _replacing(target) as file:
+    with replacing(target) as temporary, _opened(temporary, target.suffix == ".gz") as file:
         for comparison in comparisons:
             file.write(_line(comparison))
             count += 1
@@ -64,21 +64,11 @@ def _line(comparison: Comparison) -> bytes:
 
 
 @contextmanager
-def _replacing(target: Path) -> Iterator[IO[bytes]]:
-    """A file in the same folder that takes the target's place once it is closed without an error."""
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with unfinished.open("wb") as raw:
-            if target.suffix == ".gz":
-                # No name and no time in the header: the same comparisons give the same bytes.
-                with gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as file:
-                    yield file  # type: ignore[misc]  # GzipFile is an IO[bytes] in all but its declaration
-            else:
-                yield raw
-        os.replace(unfinished, target)
-    except OSError as error:
-        raise DataError(
-            f"{target}: cannot be written ({error.strerror}); check folder, permissions and space"
-        ) from None
-    finally:
-        unfinished.unlink(missing_ok=True)
+def _opened(path: Path, is_gzip: bool) -> Iterator[IO[bytes]]:
+    """The file at `path`, compressed if asked: without name and time in the header, so that equal rows give equal bytes."""
+    with path.open("wb") as raw:
+        if is_gzip:
+            with gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as file:
+                yield file  # type: ignore[misc]  # GzipFile is an IO[bytes] in all but its declaration
+        else:
+            yield raw

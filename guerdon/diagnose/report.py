@@ -23,9 +23,9 @@ from guerdon.diagnose.charts import (
 from guerdon.diagnose.mistakes import Mistake, worst_mistakes
 from guerdon.diagnose.page import Html, document, element, figure, grid, passage, wrap
 from guerdon.evaluate.calibration import reliability
-from guerdon.evaluate.files import replacing
 from guerdon.evaluate.metrics import Evaluation, Slice
 from guerdon.evaluate.table import ScoreTable
+from guerdon.files import replacing
 
 __all__ = ["Mistake", "worst_mistakes", "write_report"]
 

@@ -25,7 +25,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from guerdon.data.containers import find_files
 from guerdon.data.hub import is_hub_id
 from guerdon.data.rows import ScoreRow
-from guerdon.evaluate.files import replacing
+from guerdon.files import replacing
 from guerdon.types import ConfigError, ContractError, DataError, Score, Scorer
 
 if sys.platform != "win32":

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from guerdon.evaluate.files import replacing
+from guerdon.files import replacing
 from guerdon.types import Comparison, ConfigError, DataError, Score
 
 Floats = NDArray[np.float64]

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import copy
 import logging
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from guerdon.files import replacing_folder
 from guerdon.model.contract import GOLDEN_CONVERSATIONS, Contract, GoldenRow, verify
 from guerdon.model.encode import Encoded, Encoder, Truncation, template_hash
 from guerdon.model.head import keep_head_in_fp32
@@ -174,13 +174,10 @@ class RewardModel(nn.Module):
         return RewardModel(net, self.encoder, self.contract, self.has_new_head).eval()
 
     def _write(self, target: Path, contract: Contract) -> None:
-        staging = target.with_name(f".{target.name}.writing")
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        self.net.save_pretrained(staging)  # type: ignore[operator]
-        self.encoder.tokenizer.save_pretrained(staging)
-        contract.write(staging)
-        replace_folder(staging, target)
+        with replacing_folder(target) as staging:
+            self.net.save_pretrained(staging)  # type: ignore[operator]
+            self.encoder.tokenizer.save_pretrained(staging)
+            contract.write(staging)
 
     def _encode(self, conversations: Sequence[Conversation]) -> list[Encoded | Score]:
         """Encode in one batch; when something is refused, one by one, so that only the culprits fail."""
@@ -253,18 +250,6 @@ class RewardModel(nn.Module):
         self.encoder = kept
         worst = verify(contract, template_hash(self.encoder.tokenizer), ids, scores, self.dtype, where)
         logger.debug("%s: %d golden rows agree within %.1e", where, len(contract.golden), worst)
-
-
-def replace_folder(staging: Path, target: Path) -> None:
-    """Move a finished folder into place; the old one steps aside first and is removed last, so neither is ever half
-    there.
-    """
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    staging.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _checked(conversations: Sequence[Conversation]) -> Sequence[Conversation]:

@@ -8,7 +8,6 @@ run.json         what went in and what came out, written last
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 from accelerate import Accelerator
 from torch import nn
 
-from guerdon.model.reward import replace_folder
+from guerdon.files import write_json, write_text
 from guerdon.train.config import TrainConfig, flag, from_yaml, to_yaml
 from guerdon.types import ConfigError, TrainingError
 
@@ -87,7 +86,7 @@ def require_space(output: Path, model: nn.Module, config: TrainConfig) -> None:
 
 
 class Checkpoints:
-    """Resumable states under `checkpoints/step-N`. Each appears whole, by renaming, or not at all."""
+    """Resumable states under `checkpoints/step-N`. One counts once it holds `progress.json`, which is written last."""
 
     def __init__(self, output: Path, keep: int) -> None:
         self.folder = output / "checkpoints"
@@ -97,16 +96,14 @@ class Checkpoints:
     def save(self, accelerator: Accelerator, progress: Progress) -> None:
         """Write model, optimizer and random state as of `progress.step`, then forget the oldest."""
         target = self.folder / f"step-{progress.step:08d}"
-        staging = self.folder / ".writing"
         if accelerator.is_main_process:
-            shutil.rmtree(staging, ignore_errors=True)
-            staging.mkdir(parents=True)
+            shutil.rmtree(target, ignore_errors=True)
+            target.mkdir(parents=True)
         accelerator.wait_for_everyone()
-        accelerator.save_state(str(staging))
+        accelerator.save_state(str(target))
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            write_json(staging / "progress.json", asdict(progress))
-            replace_folder(staging, target)
+            write_json(target / "progress.json", asdict(progress))
             for old in self._finished()[: -self.keep]:
                 shutil.rmtree(old, ignore_errors=True)
 
@@ -137,18 +134,3 @@ class Checkpoints:
 
     def _finished(self) -> list[Path]:
         return sorted(path.parent for path in self.folder.glob("step-*/progress.json"))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is either the old one or the new one, never half of either."""
-    staging = path.with_name(f".{path.name}.writing")
-    with staging.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    staging.replace(path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """`write_text` for JSON."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")

@@ -26,10 +26,11 @@ from torch import Tensor
 from guerdon.data.split import prompt_key
 from guerdon.evaluate.metrics import Evaluation, evaluate
 from guerdon.evaluate.table import ScoreTable
+from guerdon.files import write_json, write_text
 from guerdon.loss import bradley_terry, centering
 from guerdon.model.reward import RewardModel
 from guerdon.model.tree import Row
-from guerdon.train.checkpoint import Checkpoints, Progress, prepare_output, require_space, write_json, write_text
+from guerdon.train.checkpoint import Checkpoints, Progress, prepare_output, require_space
 from guerdon.train.config import TrainConfig, to_yaml
 from guerdon.train.examples import EncodeReport, Example, encode_comparisons, pair_tensors
 from guerdon.train.metrics import STATISTICS, Watch, Window

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from guerdon.data.read import read
 from guerdon.data.write import write_jsonl
-from guerdon.types import Comparison, DataError, Message
+from guerdon.types import Comparison, ConfigError, DataError, Message
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 answers = texts.filter(str.strip)
@@ -93,6 +93,7 @@ def test_nothing_half_written(tmp_path: Path, bad: Comparison, cause: str) -> No
     assert path.read_text() == "before"
 
 
-def test_folder_that_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"cannot be written \(No such file or directory\); check folder"):
-        write_jsonl(tmp_path / "no" / "rows.jsonl", [PAIR])
+def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"cannot be written \((File exists|Not a directory)\); check folder"):
+        write_jsonl(tmp_path / "file" / "rows.jsonl", [PAIR])
