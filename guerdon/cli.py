@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 from tyro.conf import Positional
 
-from guerdon.files import write_json
+from guerdon.files import require_writable, write_json
 from guerdon.types import ConfigError, GuerdonError
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def check(
     """
     from guerdon.data.check import check as check_data
 
+    _require_writable(json)
     measure = None
     if model:
         from guerdon.model.load import load_encoder
@@ -68,12 +69,21 @@ def train(config: Any) -> None:
     from guerdon.progress import TrainingBar, accuracy_line
     from guerdon.train.loop import fit
 
-    result = fit(config, say=lambda line: print(line, flush=True), watch=TrainingBar())
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    bar = TrainingBar()
+    try:
+        result = fit(config, say=say, watch=bar)
+    finally:
+        bar.stop()  # also on an error, or its message would be drawn over
+    if not result.is_main_process:
+        return
     if not result.evaluation:
-        print(f"trained in {result.seconds:.0f} s, nothing was held out to evaluate on; the model is {result.model}")
+        say(f"trained in {result.seconds:.0f} s, nothing was held out to evaluate on; the model is {result.model}")
         return
     e = result.evaluation
-    print(
+    say(
         f"accuracy {accuracy_line(e)} on {e['n']} held-out pairs, always taking the longer answer {e['longer_wins']:.3f}; "
         f"{result.seconds:.0f} s; the model is {result.model}"
     )
@@ -106,6 +116,7 @@ def evaluate(
     from guerdon.evaluate.render import render
     from guerdon.evaluate.score import score_comparisons
 
+    _require_writable(json, table)
     comparisons = load(data, format=format)
     reward_model = _load_scorer(model, device)
     with _bar("scoring", len(comparisons.comparisons)) as advance:
@@ -189,6 +200,8 @@ def main(arguments: list[str] | None = None) -> None:
         _dispatch(args[0], args[1:])
     except GuerdonError as error:
         _stop(str(error))
+    except MemoryError:
+        _stop("out of memory; lower --tokens-per-row (training) or --batch (scoring)")
     except OSError as error:  # a full disk, a missing right: what and where is all a user needs
         _stop(f"{error.filename or 'input or output'}: {error.strerror or error}")
     except KeyboardInterrupt:
@@ -237,6 +250,11 @@ def _load_scorer(path: str, device: str | None) -> RewardModel:
             f"{path}: has no trained score head, so its scores would be random; train it first: guerdon train"
         )
     return model
+
+
+def _require_writable(*paths: str | None) -> None:
+    for path in filter(None, paths):
+        require_writable(Path(path))
 
 
 def _write_json(path: str | None, value: Any) -> None:

@@ -91,7 +91,7 @@ def run(output: Path, seed: int = 0, size: Size | None = None) -> Path:
             output=str(output / "run"),
             seed=seed,
             epochs=size.epochs,
-            batch_size=32,
+            batch_size=16,
             learning_rate=1e-3,
             max_length=256,
         )

@@ -54,8 +54,30 @@ def replacing_folder(target: Path) -> Iterator[Path]:
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     yield staging
+    sync(staging)
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
         target.rename(old)
     staging.rename(target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def sync(folder: Path) -> None:
+    """Force every file below `folder` to the disk, so that not even a power cut leaves a finished name on unfinished data."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def require_writable(path: Path) -> None:
+    """Raise ConfigError when a file could not be written at `path`: better before the work than after it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe = path.with_name(f".{path.name}.{os.getpid()}.probe")
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror}); check folder, rights and space") from error
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder; name a file")

@@ -23,15 +23,21 @@ def counting_bar(text: str, total: int) -> Iterator[Callable[[int], None]]:
 class TrainingBar(Watch):
     """Watches `fit`: steps, loss, accuracy, speed, time left; evaluations appear as lines above the bar."""
 
-    def start(self, steps: int, done: int) -> None:
+    def __init__(self) -> None:
         self.progress = _progress("loss {task.fields[loss]}  acc {task.fields[acc]}  {task.fields[speed]}")
+
+    def start(self, steps: int, done: int) -> None:
         self.task = self.progress.add_task("training", total=steps, completed=done, loss="-", acc="-", speed="")
         self.progress.start()
 
     def step(self, row: dict[str, Any]) -> None:
         speed = f"{row['pairs_per_s']:.1f} pairs/s {row['tokens_per_s']:,.0f} tokens/s"
         self.progress.update(
-            self.task, completed=row["step"], loss=f"{row['loss']:.4f}", acc=f"{row['accuracy']:.3f}", speed=speed
+            self.task,
+            completed=row["step"],
+            loss=f"{row['loss']:.4f}",
+            acc="-" if row["accuracy"] is None else f"{row['accuracy']:.3f}",
+            speed=speed,
         )
 
     def evaluation(self, row: dict[str, Any]) -> None:

@@ -6,9 +6,11 @@ rewards; the head is tiny, so full precision costs nothing.
 
 from __future__ import annotations
 
+import types
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from guerdon.types import ConfigError
@@ -33,23 +35,22 @@ def plain(net: nn.Module) -> Any:
 
 
 def keep_head_in_fp32(net: nn.Module) -> None:
-    """Hold the final linear layer in float32 and compute it outside autocast, whatever surrounds it."""
+    """Hold the final linear layer in float32 and compute it in float32, under autocast too, whatever surrounds it."""
     _, head = find_head(net)
     finals = [m for m in head.modules() if isinstance(m, nn.Linear) and m.out_features == 1]
     if not finals:
         raise ConfigError(f"the score head of {type(plain(net)).__name__} has no linear layer with one output")
     for final in finals:
         final.float()
-        if not final._forward_pre_hooks:
-            final.register_forward_pre_hook(_to_fp32)
+        final.forward = types.MethodType(_fp32_forward, final)  # type: ignore[method-assign]
 
 
-def _to_fp32(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (args[0].float(), *args[1:])
+def _fp32_forward(layer: nn.Linear, states: Tensor) -> Tensor:
+    with torch.autocast(states.device.type, enabled=False):
+        return F.linear(states.float(), layer.weight, layer.bias)
 
 
 def apply_head(net: nn.Module, states: Tensor) -> Tensor:
     """Scores (n,) of pooled states (n, width), in float32."""
     _, head = find_head(net)
-    with torch.autocast(states.device.type, enabled=False):
-        return head(states.float()).squeeze(-1)  # type: ignore[no-any-return]
+    return head(states).squeeze(-1)  # type: ignore[no-any-return]

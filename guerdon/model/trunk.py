@@ -65,7 +65,7 @@ class Trunk:
         """States (n, width) of the scored tokens of a packed row."""
         extra: dict[str, Any] = {}
         if self.skips_last_layer:
-            window = _window(self.body.config, self.body.layers[-1])
+            window = _last_window(self.body.config.get_text_config())
             extra = {"scored": row.scored, "scored_mask": sees(row, row.scored, window)[None, None]}
         states = self.body(
             input_ids=row.ids[None],
@@ -78,12 +78,14 @@ class Trunk:
 
     def _masks(self, row: TreeRow) -> Any:
         """The tree mask in the shape the body takes: one mask, or one per kind of layer where some slide."""
-        config = self.body.config
+        config = self.body.config.get_text_config()
         kinds = set(getattr(config, "layer_types", None) or ())
         build = block_mask if self.uses_flex else self._dense_mask
+        if not kinds <= {"full_attention", "sliding_attention"}:
+            raise NotImplementedError(f"layers of kind {sorted(kinds)}")
         if "sliding_attention" in kinds:
             return {kind: build(row, config.sliding_window if kind == "sliding_attention" else None) for kind in kinds}
-        return build(row, _window(config, None) if not kinds else None)
+        return build(row, None if kinds else _last_window(config))
 
     def _dense_mask(self, row: TreeRow, window: int | None) -> Tensor:
         mask = sees(row, None, window)[None, None]
@@ -101,8 +103,8 @@ class Trunk:
     def _agrees_with_plain(self) -> bool:
         """Score one small tree both ways; anything but agreement means the shortcut is wrong for this architecture."""
         parameter = next(self.net.parameters())
-        config = self.body.config
-        ids = torch.randint(0, config.vocab_size, (24,), generator=torch.Generator().manual_seed(0)).tolist()
+        vocabulary = self.body.config.get_text_config().vocab_size
+        ids = torch.randint(0, vocabulary, (24,), generator=torch.Generator().manual_seed(0)).tolist()
         tree = (tuple(ids[:9]), tuple(ids[:5] + ids[9:15]), tuple(ids[:5] + ids[15:24]))
         was_training = self.net.training
         self.net.eval()
@@ -136,14 +138,11 @@ def _unwrapped(head: Any) -> Any:
     return head.original_module if hasattr(head, "original_module") else head
 
 
-def _window(config: Any, layer: Any) -> int | None:
-    """Sliding window in tokens, where the (last) layer of the model has one."""
+def _last_window(config: Any) -> int | None:
+    """Sliding window in tokens of the last layer, None where it sees everything."""
     kinds = getattr(config, "layer_types", None)
-    if kinds:
-        return config.sliding_window if kinds[-1] == "sliding_attention" else None
-    if getattr(config, "use_sliding_window", True) is False:
-        return None
-    return getattr(config, "sliding_window", None)
+    slides = kinds[-1] == "sliding_attention" if kinds else getattr(config, "use_sliding_window", True) is not False
+    return getattr(config, "sliding_window", None) if slides else None
 
 
 def block_mask(row: TreeRow, window: int | None) -> Any:
@@ -158,7 +157,8 @@ def block_mask(row: TreeRow, window: int | None) -> Any:
         return mask if window is None else mask & (distance < window)
 
     length = row.ids.numel()
-    return create_block_mask(allowed, None, None, length, length, device=str(row.ids.device), BLOCK_SIZE=128)
+    on_gpu = row.ids.is_cuda  # compiled there, or it would first write out the dense mask
+    return create_block_mask(allowed, None, None, length, length, str(row.ids.device), BLOCK_SIZE=128, _compile=on_gpu)
 
 
 def _give_scored_forward(body: Any) -> bool:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from torch import nn
 
-from guerdon.files import write_json, write_text
-from guerdon.train.config import TrainConfig, flag, from_yaml, to_yaml
+from guerdon.files import require_writable, sync, write_json, write_text
+from guerdon.train.config import TrainConfig, flag, from_yaml
 from guerdon.types import ConfigError, TrainingError
 
 # Fields that may differ between a run and its resumption without changing what it computes.
@@ -26,47 +27,44 @@ _FREE_TO_CHANGE = ("resume", "trackers", "keep_checkpoints")
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come: steps done, and the best evaluation so far (`best` is higher-is-better)."""
+    """How far a run has come: steps done, and the best evaluation so far (`best` is higher-is-better).
+
+    `data` is a digest of the encoded examples in their order: a run is resumed on the data it was started on, or not at all.
+    """
 
     step: int = 0
+    data: str = ""
     best: float | None = None
     best_step: int = 0
     evaluation: dict[str, Any] = field(default_factory=dict)
 
 
-def prepare_output(config: TrainConfig) -> Path:
-    """Make the run folder and prove that it can be written. Raises ConfigError or TrainingError before any work is
-    lost.
+def prepare_output(config: TrainConfig) -> TrainConfig:
+    """Make the run folder, prove that it can be written, and return the config to run with; nothing is written yet.
 
-    A folder that already holds a run is touched only with `resume`, and only under the config it was started with.
+    A folder that already holds a run is touched only with `resume`, and only under the config it was started with; what
+    the command leaves open is then taken from there. Raises ConfigError before any work is lost.
     """
     output = Path(config.output)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        probe = output / ".writable"
-        probe.write_bytes(b"x")
-        probe.unlink()
-    except OSError as error:
-        raise TrainingError(f"{output}: cannot be written ({error.strerror}); choose another --output") from error
+    require_writable(output / "config.yaml")
     saved = output / "config.yaml"
     if not config.resume:
         if any((output / name).exists() for name in ("config.yaml", "model", "checkpoints", "metrics.jsonl")):
             raise ConfigError(f"{output}: already holds a run; go on with --resume, or choose another --output")
-    elif saved.is_file():
-        _require_same_config(config, from_yaml(saved), output)
-    write_text(saved, to_yaml(config))
-    return output
+        return config
+    return _same_config(config, from_yaml(saved), output) if saved.is_file() else config
 
 
-def _require_same_config(config: TrainConfig, saved: TrainConfig, output: Path) -> None:
+def _same_config(config: TrainConfig, saved: TrainConfig, output: Path) -> TrainConfig:
     old, new = asdict(saved), asdict(config)
-    changed = [name for name in new if name not in _FREE_TO_CHANGE and new[name] != old[name]]
+    changed = [n for n in new if n not in _FREE_TO_CHANGE and new[n] is not None and new[n] != old[n]]
     if changed:
         name = changed[0]
         raise ConfigError(
             f"{output}: was started with {flag(name)} {old[name]}, not {new[name]}; "
             f"resume with the same options ({len(changed)} differ), or choose another --output"
         )
+    return replace(saved, **{name: new[name] for name in _FREE_TO_CHANGE})
 
 
 def require_space(output: Path, model: nn.Module, config: TrainConfig) -> None:
@@ -100,20 +98,38 @@ class Checkpoints:
             shutil.rmtree(target, ignore_errors=True)
             target.mkdir(parents=True)
         accelerator.wait_for_everyone()
-        accelerator.save_state(str(target))
+        try:
+            accelerator.save_state(str(target))
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise TrainingError(f"{target}: cannot be saved ({error}); make room and go on with --resume") from error
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
+            sync(target)
             write_json(target / "progress.json", asdict(progress))
             for old in self._finished()[: -self.keep]:
                 shutil.rmtree(old, ignore_errors=True)
 
-    def restore(self, accelerator: Accelerator) -> Progress:
-        """Load the last finished checkpoint into the prepared model and optimizer; a fresh Progress when there is none."""
+    def restore(self, accelerator: Accelerator, data: str) -> Progress:
+        """Load the last finished checkpoint into the prepared model and optimizer; a fresh Progress when there is none.
+
+        Raises ConfigError when the data have changed since, TrainingError when the checkpoint cannot be read.
+        """
         finished = self._finished()
         if not finished:
-            return Progress()
-        accelerator.load_state(str(finished[-1]))
-        return Progress(**json.loads((finished[-1] / "progress.json").read_text(encoding="utf-8")))
+            return Progress(data=data)
+        progress = Progress(**json.loads((finished[-1] / "progress.json").read_text(encoding="utf-8")))
+        if progress.data != data:
+            raise ConfigError(
+                f"{self.folder.parent}: the training data or its tokens are not those the run was started on; "
+                "restore them, or start anew with another --output"
+            )
+        try:
+            accelerator.load_state(str(finished[-1]))
+        except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
+            raise TrainingError(
+                f"{finished[-1]}: cannot be read ({error}); delete it to go on from an earlier state"
+            ) from error
+        return progress
 
     def rewind_metrics(self, step: int) -> None:
         """Drop the lines of metrics.jsonl after `step`, and a last line that was cut short: they will be written again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +11,12 @@ from typing import Any, Literal
 import yaml
 
 from guerdon.types import ConfigError
+
+_POSITIVE = (
+    *("epochs", "max_steps", "batch_size", "tokens_per_row", "learning_rate", "max_length"),
+    *("eval_every", "save_every", "keep_checkpoints", "lora_rank", "lora_alpha"),
+)
+_NOT_NEGATIVE = ("weight_decay", "max_grad_norm", "margin", "center", "seed")
 
 
 @dataclass(frozen=True)
@@ -90,14 +97,14 @@ class TrainConfig:
     """Go on from the last checkpoint in `output`; the result equals a run that was never interrupted."""
 
     def __post_init__(self) -> None:
-        positive = {"epochs": self.epochs, "batch_size": self.batch_size, "lora_rank": self.lora_rank}
-        optional = {
-            name: getattr(self, name)
-            for name in ("max_steps", "tokens_per_row", "learning_rate", "max_length", "eval_every", "save_every")
-        }
-        for name, value in (positive | {k: v for k, v in optional.items() if v is not None}).items():
-            if not value > 0:
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if value is not None and not (value > 0 and math.isfinite(value)):
                 raise ConfigError(f"{flag(name)} must be greater than 0, got {value}")
+        for name in _NOT_NEGATIVE:
+            value = getattr(self, name)
+            if not (value >= 0 and math.isfinite(value)):
+                raise ConfigError(f"{flag(name)} must be 0 or greater, got {value}")
         if not 0 <= self.eval_fraction < 1:
             raise ConfigError(f"--eval-fraction must be in [0, 1), got {self.eval_fraction}")
         if not 0 <= self.label_smoothing < 0.5:
@@ -151,7 +158,10 @@ def to_yaml(config: TrainConfig) -> str:
 def _coerce(path: str, name: str, kind: str, value: Any) -> Any:
     """YAML scalars to the field's type: a single string for a list field, 1e-5 (a string in YAML 1.1) for a number."""
     if kind.startswith("tuple"):
-        return (value,) if isinstance(value, str) else tuple(value or ())
+        values = [value] if isinstance(value, str) else value or []
+        if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
+            raise ConfigError(f"{path}: {name} must be a text or a list of texts, got {value!r}")
+        return tuple(values)
     if value is None:
         if "None" in kind:
             return None
@@ -161,7 +171,7 @@ def _coerce(path: str, name: str, kind: str, value: Any) -> Any:
         raise ConfigError(f"{path}: {name} must be true or false, got {value!r}")
     try:
         coerced = wanted(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ConfigError(f"{path}: {name} must be a {wanted.__name__}, got {value!r}") from None
     if wanted is int and coerced != float(value):
         raise ConfigError(f"{path}: {name} must be a whole number, got {value!r}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import NamedTuple
 
 import torch
@@ -109,7 +110,7 @@ def _example(
         index = [place.setdefault(item.ids, len(place)) for item in encoded]
         spread = (max(comparison.ranks) - min(comparison.ranks)) or 1.0
         for chosen, rejected, target, weight in comparison.pairs():
-            if target == 0.5 and ties == "drop":
+            if (target == 0.5 and ties == "drop") or weight == 0:
                 continue
             if index[chosen] == index[rejected]:
                 report.identical_after_cut += 1
@@ -137,6 +138,14 @@ def batches(examples: Sequence[Example], batch_size: int, seed: int, epoch: int)
         steps[-1].append(index)
         size += rows
     return steps
+
+
+def digest(examples: Sequence[Example], order: Sequence[Sequence[int]]) -> str:
+    """Fingerprint of what a run trains on: every token and pair, and the order of all steps."""
+    found = sha256(repr(order).encode())
+    for example in examples:
+        found.update(repr((example.tree, example.pairs)).encode())
+    return found.hexdigest()[:16]
 
 
 class PairTensors(NamedTuple):

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, gather_object
+from safetensors import SafetensorError
 from torch import Tensor
 
 from guerdon.data.split import prompt_key
@@ -32,7 +33,7 @@ from guerdon.model.reward import RewardModel
 from guerdon.model.tree import Row
 from guerdon.train.checkpoint import Checkpoints, Progress, prepare_output, require_space
 from guerdon.train.config import TrainConfig, to_yaml
-from guerdon.train.examples import EncodeReport, Example, encode_comparisons, pair_tensors
+from guerdon.train.examples import EncodeReport, Example, digest, encode_comparisons, pair_tensors
 from guerdon.train.metrics import STATISTICS, Watch, Window
 from guerdon.train.plan import learning_rate, make_plan, resolve
 from guerdon.train.start import load_data, make_accelerator, make_optimizer, start_model, versions
@@ -47,6 +48,7 @@ class FitResult:
     evaluation: dict[str, Any]
     steps: int
     seconds: float
+    is_main_process: bool = True
 
 
 def fit(config: TrainConfig, *, say: Callable[[str], None] = print, watch: Watch | None = None) -> FitResult:
@@ -55,15 +57,16 @@ def fit(config: TrainConfig, *, say: Callable[[str], None] = print, watch: Watch
     `say` receives the lines a person should read, `watch` follows the steps. Raises ConfigError or DataError before any
     work is done; TrainingError when the output cannot be written, the disk is too small, or the loss is not finite.
     """
-    config, watch = config.require_paths(), watch or Watch()
-    accelerator = make_accelerator(config)
+    accelerator = make_accelerator(config.require_paths())
     main = accelerator.is_main_process
-    say = say if main else _nothing
+    say, watch = (say, watch or Watch()) if main else (_nothing, Watch())
     with accelerator.main_process_first():
-        output = prepare_output(config) if main else Path(config.output)
+        config = prepare_output(config)
+    output = Path(config.output)
     if (output / "run.json").is_file():
         say(f"{output}: this run is complete; nothing to do")
-        return FitResult(output / "model", json.loads((output / "run.json").read_text())["evaluation"], 0, 0.0)
+        record = json.loads((output / "run.json").read_text(encoding="utf-8"))
+        return FitResult(output / "model", record["evaluation"], 0, 0.0, main)
 
     train_set, eval_set, manifest = load_data(config, say)
     core = start_model(config, accelerator.device)
@@ -77,8 +80,10 @@ def fit(config: TrainConfig, *, say: Callable[[str], None] = print, watch: Watch
     plan = make_plan(config, examples)
     checkpoints = Checkpoints(output, config.keep_checkpoints)
     model, optimizer = accelerator.prepare(core, make_optimizer(core, config))
-    progress = checkpoints.restore(accelerator) if config.resume else Progress()
+    data = digest(examples, plan.order)
+    progress = checkpoints.restore(accelerator, data) if config.resume else Progress(data=data)
     if main:
+        write_text(output / "config.yaml", to_yaml(replace(config, resume=False)))
         checkpoints.rewind_metrics(progress.step)
     if config.trackers:
         accelerator.init_trackers("guerdon", {name: str(value) for name, value in asdict(config).items()})
@@ -92,7 +97,7 @@ def fit(config: TrainConfig, *, say: Callable[[str], None] = print, watch: Watch
         accelerator.log({k: v for k, v in row.items() if k != "step"}, step=row["step"])
         if main:
             with (output / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+                file.write(json.dumps(row, allow_nan=False) + "\n")
 
     started, window = time.monotonic(), Window()
     watch.start(plan.steps, progress.step)
@@ -110,7 +115,8 @@ def fit(config: TrainConfig, *, say: Callable[[str], None] = print, watch: Watch
 
         window.add(statistics)
         last = step == plan.steps
-        if last or step % plan.log_every == 0:
+        saves = not last and step % plan.save_every == 0
+        if last or saves or step % plan.log_every == 0:
             row = {
                 "step": step,
                 "epoch": round(step / plan.per_epoch, 4),
@@ -126,25 +132,27 @@ def fit(config: TrainConfig, *, say: Callable[[str], None] = print, watch: Watch
             row = {"step": step, **{f"eval_{key}": evaluation[key] for key in _EVAL_KEYS}}
             log(row)
             watch.evaluation(row)
+            if evaluation["n"] == 0:
+                raise TrainingError(f"step {step}: no held-out pair could be scored ({evaluation['unscored']} failed); "
+                                    "look at the evaluation data, or choose --truncation left")  # fmt: skip
             merit = evaluation["accuracy"] if config.best_by == "accuracy" else -evaluation["nll"]
             if progress.best is None or merit > progress.best:
-                progress = Progress(step, merit, step, evaluation)
+                progress = Progress(step, data, merit, step, evaluation)
                 _save(accelerator, model, core, config, output)
         elif last and not eval_set:
             _save(accelerator, model, core, config, output)
-        if not last and step % plan.save_every == 0:
+        if saves:
             checkpoints.save(accelerator, progress)
         window.pause(time.monotonic() - paused)
     watch.stop()
     seconds = time.monotonic() - started
     accelerator.end_training()
     if main:
-        write_text(output / "config.yaml", to_yaml(config))
         record = {"evaluation": progress.evaluation, "best_step": progress.best_step or plan.steps, "steps": plan.steps}
         record |= {"seconds": round(seconds, 1), "data": manifest, "encoding": asdict(encoded), "versions": versions()}
         write_json(output / "run.json", record)
         checkpoints.remove()
-    return FitResult(output / "model", progress.evaluation, plan.steps, seconds)
+    return FitResult(output / "model", progress.evaluation, plan.steps, seconds, main)
 
 
 def _accumulate(
@@ -232,10 +240,15 @@ def _save(accelerator: Accelerator, model: Any, core: RewardModel, config: Train
             core = start_model(config, torch.device("cpu"))
             core.load_state_dict(state)
     if accelerator.is_main_process:
-        core.has_new_head = False
-        core.save(output / "model")
-        if config.lora:
-            core.save_adapter(output / "adapter")
+        core.new_modules = ()
+        try:
+            core.save(output / "model")
+            if config.lora:
+                core.save_adapter(output / "adapter")
+        except (OSError, SafetensorError) as error:
+            raise TrainingError(
+                f"{output}: the model cannot be saved ({error}); make room and go on with --resume"
+            ) from error
     accelerator.wait_for_everyone()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any
 
@@ -28,17 +27,20 @@ class Window:
         """Leave out time that was spent on something else than training."""
         self.started += seconds
 
-    def flush(self) -> dict[str, float]:
-        """The log line since the last one: loss and margin per pair, rewards per completion, speed; and start anew."""
+    def flush(self) -> dict[str, float | None]:
+        """The log line since the last one: loss and margin per pair, rewards per completion, speed; and start anew.
+
+        Accuracy and margin are None when all pairs were ties.
+        """
         table = torch.cat(self.rows)
         total = dict(zip(STATISTICS, table.sum(0).tolist(), strict=True))
         seconds = max(time.monotonic() - self.started, 1e-9)
-        decided = total["decided"] or math.nan
+        decided = total["decided"]
         self.rows, self.started = [], time.monotonic()
         return {
             "loss": total["loss"] / total["weight"],
-            "accuracy": total["correct"] / decided,
-            "margin": total["margin"] / decided,
+            "accuracy": total["correct"] / decided if decided else None,
+            "margin": total["margin"] / decided if decided else None,
             "mean_reward": total["reward"] / total["completions"],
             "min_reward": float(table[:, STATISTICS.index("low")].min()),
             "max_reward": float(table[:, STATISTICS.index("high")].max()),

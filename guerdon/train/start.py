@@ -32,7 +32,8 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
             mixed_precision="bf16" if bf16 else "no", log_with=list(config.trackers) or None, project_dir=config.output
         )
     except ValueError as error:
-        raise ConfigError(f"--trackers {' '.join(config.trackers)}: {error}") from error
+        blamed = f"--trackers {' '.join(config.trackers)}" if config.trackers else "--precision"
+        raise ConfigError(f"{blamed}: {error}") from error
 
 
 def start_model(config: TrainConfig, device: torch.device) -> RewardModel:
@@ -51,11 +52,14 @@ def start_model(config: TrainConfig, device: torch.device) -> RewardModel:
         truncation=config.truncation,
         seed=config.seed,
     )
+    model = model.merged()  # a start from an adapter goes on from its weights
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
     if config.lora:
         model = _with_lora(model, config).to(device)
     if config.gradient_checkpointing:
         model.net.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
-    if device.type == "cuda" and model.shares_prefix:
+    if device.type == "cuda" and model.shares_prefix and not model.trunk.uses_flex:
         model.trunk.use_flex()
     _silence_dropout(model.net)
     return model
@@ -63,12 +67,15 @@ def start_model(config: TrainConfig, device: torch.device) -> RewardModel:
 
 def _with_lora(model: RewardModel, config: TrainConfig) -> RewardModel:
     head, _ = find_head(model.net)
+    fresh = [name for name in model.new_modules if not name.startswith(f"{head}.") and name != head]
     lora = LoraConfig(
         task_type=TaskType.SEQ_CLS,
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
         target_modules=list(config.lora_targets) or "all-linear",
-        modules_to_save=[head],  # a head outside the adapter would be neither trained nor saved
+        # a head (or a new pooler) outside the adapter would be neither trained nor saved
+        modules_to_save=[head, *fresh],
+        exclude_modules=fresh or None,
     )
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
@@ -76,7 +83,7 @@ def _with_lora(model: RewardModel, config: TrainConfig) -> RewardModel:
             net = get_peft_model(model.net, lora)
         except ValueError as error:
             raise ConfigError(f"--lora-targets {' '.join(config.lora_targets)}: {error}") from error
-    return RewardModel(net, model.encoder, model.contract, model.has_new_head)
+    return RewardModel(net, model.encoder, model.contract, model.new_modules)
 
 
 def _silence_dropout(net: nn.Module) -> None:

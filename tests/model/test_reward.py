@@ -35,7 +35,7 @@ def loud_head(model: RewardModel) -> RewardModel:
     with torch.no_grad():
         for parameter in find_head(model.net)[1].parameters():
             parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
-    model.has_new_head = False
+    model.new_modules = ()
     return model
 
 
@@ -91,25 +91,40 @@ def test_gradients_of_packed_trees_equal_those_of_plain_rows(name, make_backbone
         assert (a - b).abs().max() <= 1e-4 * b.abs().max()
 
 
-def test_lora_unmerged_merged_and_reloaded_agree(make_backbone, tmp_path):
+@pytest.mark.parametrize("name", ["qwen3", "bert", "deberta-v2", "modernbert"])
+def test_lora_unmerged_merged_and_reloaded_agree(name, make_backbone, tmp_path):
     from guerdon.train.config import TrainConfig
     from guerdon.train.start import start_model
 
-    base = make_backbone(tmp_path / "base")
-    model = start_model(TrainConfig(model=str(base), lora=True, lora_rank=4), torch.device("cpu"))
+    base = make_backbone(tmp_path / "base", name)
+    model = start_model(TrainConfig(model=str(base), lora=True, lora_rank=4, seed=1), torch.device("cpu"))
     generator = torch.Generator().manual_seed(9)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
-                parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    model.new_modules = ()
     unmerged = model.score(TALKS)
     model.save(tmp_path / "merged")
     model.save_adapter(tmp_path / "adapter")
+    adapter = RewardModel.load(tmp_path / "adapter")
+    assert not adapter.has_new_head
     assert largest_difference(unmerged, RewardModel.load(tmp_path / "merged").score(TALKS)) < 1e-5
-    assert largest_difference(unmerged, RewardModel.load(tmp_path / "adapter").score(TALKS)) < 1e-5
+    assert largest_difference(unmerged, adapter.score(TALKS)) < 1e-5
     assert largest_difference(unmerged, model.score(TALKS)) == 0  # saving left the model as it was
-    before = RewardModel.load(base).score(TALKS)
-    assert largest_difference(unmerged, before) > 0.1
+    assert largest_difference(unmerged, RewardModel.load(base, seed=1).score(TALKS)) > 0.01
+
+
+def test_an_adapter_without_a_head_has_no_trained_head(make_backbone, tmp_path):
+    from peft import LoraConfig, TaskType, get_peft_model
+    from transformers import AutoModelForSequenceClassification
+
+    base = make_backbone(tmp_path / "base")
+    net = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
+    lora = get_peft_model(net, LoraConfig(task_type=TaskType.FEATURE_EXTRACTION, target_modules=["q_proj"]))
+    lora.save_pretrained(tmp_path / "adapter")
+    AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path / "adapter")
+    assert RewardModel.load(tmp_path / "adapter").has_new_head
 
 
 def test_a_reward_model_keeps_its_head_and_a_language_model_gets_a_seeded_one(make_backbone, tmp_path):
@@ -138,6 +153,20 @@ def test_head_stays_in_float32_under_a_bfloat16_trunk(make_backbone, tmp_path):
     assert model.dtype == "bfloat16"
     scores = torch.tensor([float(s) for s in model.score(TALKS)])
     assert (scores != scores.bfloat16().float()).any()  # finer than a bfloat16 grid
+    model.save(tmp_path / "saved")
+    again = RewardModel.load(tmp_path / "saved")
+    assert again.dtype == "bfloat16"
+    assert torch.equal(again.net.score.weight, model.net.score.weight)  # its digits survive a bfloat16 checkpoint
+
+
+@pytest.mark.parametrize("name", ["llama", "bert", "modernbert"])
+def test_head_is_computed_in_float32_under_autocast(name, make_backbone, tmp_path):
+    model = loud_head(RewardModel.load(make_backbone(tmp_path, name)))
+    (row,) = model.rows([tuple(e.ids for e in model.encoder(TALKS[:3]))], 10_000)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        rewards = model(row)
+    assert rewards.dtype == torch.float32
+    assert (rewards != rewards.bfloat16().float()).any()
 
 
 def test_what_cannot_be_scored_is_an_error_and_never_a_number(make_backbone, tmp_path):
@@ -145,10 +174,12 @@ def test_what_cannot_be_scored_is_an_error_and_never_a_number(make_backbone, tmp
     bad = [{"role": "user", "content": ["not", "text"]}]
     scores = model.score([chat("hi"), chat("word " * 50), [], bad, chat("hi")])
     assert [s.status for s in scores] == ["ok", "error", "error", "error", "ok"]
+    torn = model.score([chat("a \ud800 b"), [{"role": None, "content": "x"}], chat("hi")])
+    assert [s.status for s in torn] == ["error", "error", "ok"]
     assert float(scores[0]) == float(scores[4])
     assert scores[1] != scores[1]  # NaN
     assert "more than the 12" in scores[1].reason
-    assert "'role' and a text 'content'" in scores[3].reason
+    assert "text 'role' and a text 'content'" in scores[3].reason
 
 
 def test_truncation_is_reported_per_score(make_backbone, tmp_path):
@@ -258,6 +289,58 @@ def test_a_missing_pad_token_grows_the_embedding_by_a_seeded_row(make_backbone, 
     assert torch.equal(weights[0], weights[1])
     first.save(tmp_path / "saved")
     assert largest_difference(first.score(TALKS), RewardModel.load(tmp_path / "saved").score(TALKS)) < 1e-5
+
+
+class TestDamage:
+    """Folders that lost something are refused with a sentence; nothing is filled in at random."""
+
+    @pytest.fixture
+    def base(self, make_backbone, tmp_path):
+        return make_backbone(tmp_path / "base")
+
+    def test_no_tokenizer(self, base):
+        for path in base.glob("tokenizer*"):
+            path.unlink()
+        with pytest.raises(ConfigError, match="has no tokenizer"):
+            RewardModel.load(base)
+
+    def test_weights_of_a_layer_are_missing(self, base):
+        from safetensors.torch import load_file, save_file
+
+        kept = {k: v for k, v in load_file(base / "model.safetensors").items() if "layers.1." not in k}
+        save_file(kept, base / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(ConfigError, match=r"weights of the model are missing, first model\.layers\.1"):
+            RewardModel.load(base)
+
+    def test_weights_are_cut_short(self, base):
+        raw = (base / "model.safetensors").read_bytes()
+        (base / "model.safetensors").write_bytes(raw[: len(raw) // 2])
+        with pytest.raises(ConfigError, match="cannot be loaded"):
+            RewardModel.load(base)
+
+    @pytest.mark.parametrize("text", ["{", "{}"])
+    def test_adapter_config_is_damaged(self, base, tmp_path, text):
+        (tmp_path / "adapter").mkdir()
+        (tmp_path / "adapter" / "adapter_config.json").write_text(text)
+        with pytest.raises(ConfigError, match="does not name the base model"):
+            RewardModel.load(tmp_path / "adapter")
+
+    def test_device_that_is_not_there(self, base):
+        with pytest.raises(ConfigError, match="device"):
+            RewardModel.load(base, device="cuda:77")
+
+    def test_context_beyond_the_table_of_positions(self, make_backbone, tmp_path):
+        with pytest.raises(ConfigError, match="positions for 512 tokens only"):
+            RewardModel.load(make_backbone(tmp_path / "bert", "bert"), max_length=1000)
+
+
+def test_fingerprint_tells_models_and_contexts_apart(make_backbone, tmp_path):
+    base = make_backbone(tmp_path)
+    found = {
+        RewardModel.load(base, seed=seed, max_length=length).fingerprint for seed, length in ((1, 64), (2, 64), (1, 32))
+    }
+    assert len(found) == 3
+    assert RewardModel.load(base, seed=1, max_length=64).fingerprint in found
 
 
 def test_packaged_minilm_is_found():

@@ -36,6 +36,11 @@ def test_a_single_path_dashes_and_yaml_numbers_are_understood(tmp_path):
         ("eval_fraction: 1", "--eval-fraction must be in"),
         ("label_smoothing: 0.5", "--label-smoothing must be in"),
         ("warmup: 2", "--warmup is a share"),
+        ("max_grad_norm: -1", "--max-grad-norm must be 0 or greater"),
+        ("weight_decay: -1", "--weight-decay must be 0 or greater"),
+        ("epochs: .inf", "--epochs must be greater than 0"),
+        ("seed: .inf", "seed must be a int"),
+        ("data: 5", "data must be a text or a list of texts"),
     ],
 )
 def test_mistakes_are_named(tmp_path, text, message):
