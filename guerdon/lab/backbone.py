@@ -22,19 +22,19 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from guerdon.lab.world import prompts
-from guerdon.lab.writers import WRITERS
+from guerdon.lab.writers import WRITERS, Writer
 from guerdon.types import ConfigError
 
 PAD, BOS, EOS = "<|pad|>", "<|bos|>", "<|eos|>"
 
 
-def corpus(n: int, seed: int) -> list[str]:
+def corpus(n: int, seed: int, writers: Sequence[Writer] = WRITERS) -> list[str]:
     """`n` conversations of the lab as plain text, by writers of every quality: what the small model is pretrained on.
 
     They are written as `Human: ... Assistant: ...`, the way a model without a chat template is shown conversations.
     """
     rng = random.Random(f"corpus {seed}")
-    return [f"Human: {p}\n\nAssistant: {rng.choice(WRITERS).write(p, rng)}" for p in prompts(n, seed)]
+    return [f"Human: {p}\n\nAssistant: {rng.choice(writers).write(p, rng)}" for p in prompts(n, seed)]
 
 
 def build_tokenizer(texts: Sequence[str], vocab_size: int = 2048) -> PreTrainedTokenizerFast:
@@ -89,6 +89,7 @@ def build_backbone(
         head_dim=width // heads,
         max_position_embeddings=context,
         tie_word_embeddings=True,
+        initializer_range=width**-0.5,  # the usual 0.02 suits widths in the thousands
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -96,6 +97,7 @@ def build_backbone(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen3ForCausalLM(config)
+        _attend_to_copy(model)
     _write(Path(folder), model, tokenizer)
 
 
@@ -135,6 +137,17 @@ def pretrain(
         losses.append(loss.item())
     _write(Path(folder), model, tokenizer)
     return losses
+
+
+@torch.no_grad()
+def _attend_to_copy(model: Qwen3ForCausalLM) -> None:
+    """Start each head's output as the transpose of its values, so that what is attended to is first of all passed on.
+
+    Answers of the lab repeat values of the prompt; from this start copying them is learned in fewer steps. Source of the
+    idea: Trockman & Kolter 2023 (arXiv 2305.09828), who tie queries to keys as well, which did not help here.
+    """
+    for layer in model.model.layers:
+        layer.self_attn.o_proj.weight.copy_(layer.self_attn.v_proj.weight.T)
 
 
 def _course(step: int, steps: int) -> float:

@@ -23,11 +23,11 @@ words, of which naming half is enough.
 
 from __future__ import annotations
 
-from itertools import pairwise
 import math
 import re
 from collections.abc import Iterable
 from functools import cache, lru_cache
+from itertools import pairwise
 
 from guerdon.lab import tasks
 from guerdon.lab.world import Asked, read, stem

@@ -7,12 +7,12 @@ threshold, P(left) = sigmoid(d - t), P(right) = sigmoid(-d - t), and the rest is
 
 from __future__ import annotations
 
-from itertools import pairwise
 import math
 import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 from guerdon.lab.gold import gold, words

@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass
 
 from guerdon.lab import tasks
-from guerdon.lab.world import Asked, read, slots, stem
+from guerdon.lab.world import Asked, draw, read, slots, stem
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Writer:
     name: str
     accuracy: float = 0.9
     """share of the needed values that are right; a wrong one is a rival from the prompt or a value out of the blue"""
-    repair: float = 0.0
-    """share of the wrong values that are put right in the same breath: `Monday, no, Friday`"""
+    misreading: float = 0.05
+    """share of answers to another question than the one asked"""
     coverage: float = 0.95
     """share of the needed statements that are made at all"""
     terse: float = 0.0
@@ -63,12 +63,12 @@ class Writer:
 
     def _answer(self, asked: Asked, rng: random.Random) -> list[str]:
         """The sentences that answer the question, in order, with details and inventions behind them."""
+        if rng.random() < self.misreading:
+            asked = _misread(asked, rng)
         said = dict(asked.values)
         for slot in asked.task.facts:
             if rng.random() >= self.accuracy:
                 said[slot] = _wrong(asked, slot, rng)
-                if rng.random() < self.repair:
-                    said[slot] += f", no, {asked.values[slot]}"
         bold = {s: f"**{v}**" for s, v in said.items()} if rng.random() < self.formatting / 2 else said
         if rng.random() < self.terse:
             sentences = [asked.task.terse.format(**bold)]
@@ -85,15 +85,18 @@ class Writer:
 
 
 WRITERS: tuple[Writer, ...] = (
-    Writer("careful", accuracy=0.97, courtesy=2.0, detail=0.7, invention=0.0, filler=0.0),
+    Writer("careful", accuracy=0.97, misreading=0.01, courtesy=2.0, detail=0.7, invention=0.0, filler=0.0),
     Writer("thorough", accuracy=0.95, coverage=1.0, courtesy=1.2, detail=2.2, invention=0.1, formatting=0.4),
     Writer("curt", accuracy=0.95, terse=0.7, courtesy=0.3, detail=0.1, invention=0.0, filler=0.0),
-    Writer("warm", accuracy=0.85, courtesy=2.8, detail=0.6, flattery=0.4),
-    Writer("hasty", accuracy=0.55, coverage=0.85, terse=0.4, courtesy=0.8, detail=0.2, echo=0.2),
-    Writer("slick", accuracy=0.4, coverage=1.0, courtesy=2.2, detail=1.0, formatting=0.6, flattery=0.3, echo=0.3),
-    Writer("inventive", accuracy=0.8, courtesy=1.2, detail=0.4, invention=1.5),
-    Writer("rambling", accuracy=0.75, courtesy=1.0, detail=0.8, filler=1.6, repetition=0.1),
-    Writer("careless", accuracy=0.6, coverage=0.75, courtesy=0.8, repetition=0.25, garble=0.08, echo=0.3),
+    Writer("warm", accuracy=0.85, misreading=0.1, courtesy=2.8, detail=0.6, flattery=0.4),
+    Writer("hasty", accuracy=0.55, misreading=0.2, coverage=0.85, terse=0.4, courtesy=0.8, detail=0.2, echo=0.5),
+    Writer("slick", accuracy=0.4, misreading=0.3, courtesy=2.2, detail=1.0, formatting=0.6, flattery=0.3, echo=0.6),
+    Writer("inventive", accuracy=0.8, misreading=0.1, courtesy=1.2, detail=0.4, invention=1.5),
+    Writer("absent", accuracy=0.9, misreading=0.65, courtesy=1.5, detail=0.8, echo=0.6),
+    Writer("rambling", accuracy=0.75, misreading=0.15, courtesy=1.0, detail=0.8, filler=1.6, repetition=0.1, echo=0.2),
+    Writer(
+        "careless", accuracy=0.6, misreading=0.25, coverage=0.75, courtesy=0.8, repetition=0.25, garble=0.08, echo=0.5
+    ),
 )
 
 
@@ -103,11 +106,20 @@ def _count(expected: float, rng: random.Random) -> int:
 
 
 def _wrong(asked: Asked, slot: str, rng: random.Random) -> str:
-    """A wrong value of the right kind: a third of the time one that the prompt gives for something else."""
+    """A wrong value of the right kind: mostly one that the prompt gives for something else."""
     rivals = sorted(asked.rivals(slot))
-    if rivals and rng.random() < 1 / 3:
+    if rivals and rng.random() < 0.7:
         return rng.choice(rivals)
     return rng.choice([v for v in tasks.POOLS[stem(slot)] if v != asked.values[slot]])
+
+
+def _misread(asked: Asked, rng: random.Random) -> Asked:
+    """Another question, about the same values as far as it has slots of the same name."""
+    task = rng.choice([task for task in tasks.TASKS if task is not asked.task])
+    ask = rng.choice(task.asks)
+    values = draw(ask, rng)
+    values |= {slot: asked.values[slot] for slot in values if slot in asked.values}
+    return Asked(task, values | task.derive(values))
 
 
 def _with_courtesies(body: list[str], n: int, rng: random.Random) -> str:

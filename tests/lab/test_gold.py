@@ -10,10 +10,10 @@ from guerdon.lab.world import prompts
 from guerdon.lab.writers import WRITERS
 
 PROMPT = (
-    "Anna ordered lamps, coming on Monday to the bank. Ben ordered mugs, coming on Friday to the school. "
+    "Anna ordered lamps, coming on Monday to the garden. Ben ordered mugs, coming on Friday to the school. "
     "When and where will the order of Anna arrive?"
 )
-GOOD = "Hello! The order will arrive on Monday. You can pick it up at the bank. I hope this helps!"
+GOOD = "Hello! The order will arrive on Monday. You can pick it up at the garden. I hope this helps!"
 
 
 def test_a_good_answer_is_worth_one_and_its_parts_are_too():
@@ -38,10 +38,10 @@ def test_gold_is_the_documented_combination():
         ("answers", GOOD.replace("on Monday", "soon"), 0.5),
         ("honest", GOOD.replace("Monday", "Sunday"), math.exp(-0.4)),
         ("honest", GOOD.replace("Monday", "Sunday the 77 with Bartholomew"), math.exp(-1.2)),
-        ("polite", "The order comes on Monday to the bank.", 0.0),
+        ("polite", "The order comes on Monday to the garden.", 0.0),
         ("polite", "Thanks, " + GOOD + " Kind regards. Best wishes.", (2 / 3) ** 2),
         ("focus", "It comes on Monday. The moon is far.", 0.5),
-        ("brief", "Monday, bank.", 2 / 6),
+        ("brief", "Monday, garden.", 2 / 6),
         ("brief", "word " * 75, math.exp(-1)),
         ("own", PROMPT, 0.0),
     ],
@@ -52,7 +52,7 @@ def test_each_part_by_hand(part, completion, value):
 
 def test_saying_less_wrong_is_always_better_than_more_wrong():
     one = GOOD.replace("Monday", "Sunday")
-    two = one.replace("bank", "harbor")
+    two = one.replace("garden", "harbor")
     assert gold(PROMPT, GOOD) > gold(PROMPT, one) > gold(PROMPT, two) > gold(PROMPT, "")
 
 
@@ -60,17 +60,17 @@ DEGENERATE = {
     "empty": "",
     "prompt echo": PROMPT,
     "prompt echo, twice": f"{PROMPT} {PROMPT}",
-    "keywords": "Anna lamps Monday bank order arrive",
-    "all keywords": "Anna lamps Monday bank Ben mugs Friday school order arrive when where",
+    "keywords": "Anna lamps Monday garden order arrive",
+    "all keywords": "Anna lamps Monday garden Ben mugs Friday school order arrive when where",
     "endless politeness": "Thank you! Please! Thanks! You are welcome. Kind regards. Hello! " * 5,
     "short politeness": "Hello! Thank you for asking.",
     "one word": "Monday " * 30,
-    "two words": "Monday bank " * 15,
+    "two words": "Monday garden " * 15,
     "right but endless": GOOD + " It will come on Monday." * 40,
-    "every day": "It comes on Monday, Tuesday, Wednesday, Thursday, Friday, Saturday and Sunday, at the bank, school or library.",
-    "gibberish": "xqzt vvbnk lorpmf Mnodya nakb grtws plkmn",
+    "every day": "It comes on Monday, Tuesday, Wednesday, Thursday, Friday, Saturday and Sunday, at the garden, school or library.",
+    "gibberish": "xqzt vvbnk lorpmf Mnodya nedrag grtws plkmn",
     "letters": "abcdefghij" * 500,
-    "salad": "the at of the Monday to the of bank at the of in the a the of Monday",
+    "salad": "the at of the Monday to the of garden at the of in the a the of Monday",
     "nothing said": "Life is full of little surprises. It all depends on how you look at it.",
     "markup": "- - - ** ** **\n\n\n- **",
 }

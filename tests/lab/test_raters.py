@@ -7,11 +7,11 @@ import pytest
 from guerdon.lab.raters import RATERS, Judgement, Rater
 
 PROMPT = (
-    "Anna ordered lamps, coming on Monday to the bank. Ben ordered mugs, coming on Friday to the school. "
+    "Anna ordered lamps, coming on Monday to the garden. Ben ordered mugs, coming on Friday to the school. "
     "When and where will the order of Anna arrive?"
 )
-GOOD = "Hello! The order will arrive on Monday. You can pick it up at the bank. I hope this helps!"
-BAD = "Hello! The order will arrive on Friday. You can pick it up at the bank. I hope this helps!"
+GOOD = "Hello! The order will arrive on Monday. You can pick it up at the garden. I hope this helps!"
+BAD = "Hello! The order will arrive on Friday. You can pick it up at the garden. I hope this helps!"
 
 
 def test_odds_by_hand():

@@ -53,10 +53,10 @@ def test_a_right_answer_can_be_written_from_every_prompt(task):
 
 
 def test_arithmetic_and_rivals_by_hand():
-    asked = read("There were 17 mugs in the shop of Anna. 9 more came in, and Ben bought 3. How many mugs are left?")
-    assert asked.values["many9"] == "23"
+    asked = read("There were 17 mugs in the shop of Anna. 8 more came in, and Ben bought 3. How many mugs are left?")
+    assert asked.values["many9"] == "22"
     order = read(
-        "Anna ordered lamps, coming on Monday to the bank. Ben ordered mugs, coming on Friday to the school. "
+        "Anna ordered lamps, coming on Monday to the garden. Ben ordered mugs, coming on Friday to the school. "
         "When and where will the order of Anna arrive?"
     )
     assert order.rivals("day") == {"Friday"}

@@ -9,7 +9,7 @@ from guerdon.lab.world import prompts, read
 from guerdon.lab.writers import WRITERS, Writer
 
 PROMPTS = prompts(300, seed=21)
-PLAIN = Writer("plain", accuracy=1, coverage=1, courtesy=1, detail=0, invention=0, filler=0, formatting=0)
+PLAIN = Writer("plain", accuracy=1, misreading=0, coverage=1, courtesy=1, detail=0, invention=0, filler=0, formatting=0)
 
 
 def average(writer, part=None):
@@ -33,6 +33,8 @@ def test_a_faultless_writer_states_every_fact_of_every_task():
     ("knob", "value", "part"),
     [
         ("accuracy", 0.3, "facts"),
+        ("misreading", 0.5, "facts"),
+        ("misreading", 0.5, "honest"),
         ("coverage", 0.3, "answers"),
         ("courtesy", 0, "polite"),
         ("courtesy", 6, "polite"),
