@@ -3,7 +3,7 @@
     python benchmarks/train_throughput.py --data ../shared/data/hh-rlhf/harmless-base/train.jsonl.gz
 
 Needs `pip install 'guerdon[bench]'`. Both systems start from one checkpoint (head included) and take the same steps on the
-same token ids: the conversations rendered by the checkpoint's own template, pairs of up to 512 tokens. They alternate,
+same token ids, in one shuffled order: the conversations rendered by the checkpoint's own template, pairs of up to 512 tokens. They alternate,
 block by block, in fresh processes, so that a machine that slows down slows both; each process warms up for one step and
 then times `--steps` optimizer steps (data already encoded). TRL's RewardTrainer runs in its faster configuration (fp32,
 gradient checkpointing off). The losses of the first step must agree to 1e-5. Prints a Markdown table.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import random
 import resource
 import statistics
 import subprocess
@@ -61,6 +62,7 @@ def prepare(work: Path, data: str, steps: int) -> None:
     from guerdon.model.reward import RewardModel
 
     comparisons = load(data).comparisons
+    random.Random(0).shuffle(comparisons)
     core = Tokenizer(models.BPE())
     core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     texts = (message["content"] for c in comparisons for talk in c.conversations() for message in talk)
