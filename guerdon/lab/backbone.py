@@ -22,14 +22,14 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from guerdon.lab.world import prompts
-from guerdon.lab.writers import WRITERS, Writer
+from guerdon.lab.writers import SOUND, WRITERS, Writer
 from guerdon.types import ConfigError
 
 PAD, BOS, EOS = "<|pad|>", "<|bos|>", "<|eos|>"
 
 
-def corpus(n: int, seed: int, writers: Sequence[Writer] = WRITERS) -> list[str]:
-    """`n` conversations of the lab as plain text, by writers of every quality: what the small model is pretrained on.
+def corpus(n: int, seed: int, writers: Sequence[Writer] = SOUND) -> list[str]:
+    """`n` conversations of the lab as plain text, by mostly sound writers: what the small model is pretrained on.
 
     They are written as `Human: ... Assistant: ...`, the way a model without a chat template is shown conversations.
     """
@@ -78,7 +78,7 @@ def build_backbone(
     """
     if width % (2 * heads):
         raise ConfigError(f"width {width} must be a multiple of twice the {heads} heads; rotary positions turn pairs")
-    tokenizer = build_tokenizer(corpus(3000, seed), vocab_size)
+    tokenizer = build_tokenizer(corpus(3000, seed, WRITERS), vocab_size)
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=width,
@@ -107,12 +107,13 @@ def pretrain(
     steps: int,
     seed: int,
     *,
-    batch_size: int = 32,
-    learning_rate: float = 2e-3,
+    batch_size: int = 8,
+    learning_rate: float = 3e-3,
 ) -> list[float]:
     """Train the model in `folder` on next tokens, in place; returns the loss of every step in nats per token.
 
-    Texts are opened by bos and closed by eos, and cut at the model's context. AdamW, 5 % warm-up, cosine to 10 %.
+    Texts are opened by bos and closed by eos, and cut at the model's context. AdamW, 5 % warm-up, cosine to 10 %. Many small
+    steps teach copying sooner than few large ones: about 1,000 steps of 8 texts are needed before it begins to show.
     """
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -29,7 +29,7 @@ from collections.abc import Iterable
 from functools import cache, lru_cache
 from itertools import pairwise
 
-from guerdon.lab import tasks
+from guerdon.lab import phrases, tasks
 from guerdon.lab.world import Asked, read, stem
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
@@ -91,7 +91,7 @@ def words(text: str) -> list[str]:
 def courtesies(said: list[str]) -> int:
     """How many courteous phrases a text holds, repeats included."""
     text = f" {' '.join(said)} "
-    return sum(text.count(f" {phrase} ") for phrase in tasks.COURTESY_WORDS)
+    return sum(text.count(f" {phrase} ") for phrase in phrases.COURTESY_WORDS)
 
 
 def _answered(asked: Asked, said: list[str]) -> tuple[float, float]:
@@ -210,11 +210,11 @@ def lexicon() -> frozenset[str]:
         for template in (*task.asks, *(t for group in task.answers for t in group), task.terse, *task.details):
             known.update(words(re.sub(r"\{\w+\}", " ", template)))
     for line in (
-        *tasks.COURTESIES_FIRST,
-        *tasks.COURTESIES_LAST,
-        *tasks.COURTESY_WORDS,
-        *tasks.FLATTERY,
-        *tasks.FILLER,
+        *phrases.COURTESIES_FIRST,
+        *phrases.COURTESIES_LAST,
+        *phrases.COURTESY_WORDS,
+        *phrases.FLATTERY,
+        *phrases.FILLER,
     ):
         known.update(words(line))
     for value in _values():

@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from guerdon.lab.gold import gold, words
-from guerdon.lab.tasks import FLATTERY
+from guerdon.lab.phrases import FLATTERY
 
 _FORMATTED = re.compile(r"^\s*[-*] |\*\*", re.MULTILINE)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from guerdon.lab import tasks
+from guerdon.lab import phrases, tasks
 from guerdon.lab.world import Asked, draw, read, slots, stem
 
 
@@ -49,14 +49,14 @@ class Writer:
         """A completion for any prompt; for one that is not of the lab, only general remarks about its words."""
         asked = read(prompt)
         body = self._answer(asked, rng) if asked else _remarks(prompt, rng)
-        for filler in rng.sample(tasks.FILLER, min(_count(self.filler, rng), len(tasks.FILLER))):
+        for filler in rng.sample(phrases.FILLER, min(_count(self.filler, rng), len(phrases.FILLER))):
             body.insert(rng.randint(0, len(body)), filler)
         body = [again for s in body for again in ([s, s] if rng.random() < self.repetition else [s])]
         body = [" ".join(_garbled(w, rng) if rng.random() < self.garble else w for w in s.split()) for s in body]
         if rng.random() < self.echo:
             body.insert(0, prompt.split(". ")[-1])
         if rng.random() < self.flattery:
-            body.insert(0, rng.choice(tasks.FLATTERY))
+            body.insert(0, rng.choice(phrases.FLATTERY))
         if rng.random() < self.formatting and len(body) > 1:
             body = ["\n" + "\n".join(f"- {sentence}" for sentence in body) + "\n"]
         return _with_courtesies(body, _count(self.courtesy, rng), rng)
@@ -99,6 +99,9 @@ WRITERS: tuple[Writer, ...] = (
     ),
 )
 
+SOUND = WRITERS[:4]
+"""Writers whose answers are mostly right: the ones to learn from."""
+
 
 def _count(expected: float, rng: random.Random) -> int:
     """A whole number with the given mean, one of the two nearest."""
@@ -123,9 +126,9 @@ def _misread(asked: Asked, rng: random.Random) -> Asked:
 
 
 def _with_courtesies(body: list[str], n: int, rng: random.Random) -> str:
-    first = rng.sample(tasks.COURTESIES_FIRST, min((n + rng.randint(0, 1)) // 2, len(tasks.COURTESIES_FIRST)))
-    first.sort(key=tasks.COURTESIES_FIRST.index)  # a greeting comes before an offer of help
-    last = rng.sample(tasks.COURTESIES_LAST, min(n - len(first), len(tasks.COURTESIES_LAST)))
+    first = rng.sample(phrases.COURTESIES_FIRST, min((n + rng.randint(0, 1)) // 2, len(phrases.COURTESIES_FIRST)))
+    first.sort(key=phrases.COURTESIES_FIRST.index)  # a greeting comes before an offer of help
+    last = rng.sample(phrases.COURTESIES_LAST, min(n - len(first), len(phrases.COURTESIES_LAST)))
     return " ".join([*first, *body, *last]).replace(" \n", "\n").replace("\n ", "\n").strip()
 
 
