@@ -1,61 +1,17 @@
-"""The report's pictures, as SVG that stands inside the page: its colours and fonts are the page's own.
-
-In: numbers. Out: one `<svg>` per function, with a text for those who cannot see it. This is the only file that draws;
-matplotlib comes with the extra `report`.
-"""
+"""The pictures of the evaluation report: numbers in, one `<svg>` per function out, with a text for those who cannot see it."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
-from html import escape
 from typing import Any
 
 import numpy as np
 
+from guerdon.diagnose.draw import ACCENT, BAND, HALF, INK, MUTED, WARM, WIDE, draw, end_labels, whole_numbers
 from guerdon.evaluate.calibration import Reliability
-from guerdon.evaluate.table import Floats
-from guerdon.types import ConfigError
-
-# Each colour is replaced by the page's variable of that name, so that dark and light are the page's choice.
-COLORS = {
-    "ink": "#1c2127",
-    "muted": "#646c76",
-    "line": "#dfe2e6",
-    "accent": "#17697f",
-    "warm": "#b9552a",
-    "band": "#8f7a2e",
-}
-INK, MUTED, LINE, ACCENT, WARM, BAND = COLORS.values()
-WIDE, HALF = 840, 410  # CSS pixels
-STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "guerdon",
-    "text.parse_math": False,
-    "font.size": 12.5,
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": MUTED,
-    "axes.labelsize": 12,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 12.5,
-    "axes.axisbelow": True,
-    "grid.color": LINE,
-    "grid.linewidth": 0.8,
-    "text.color": INK,
-    "xtick.color": LINE,
-    "xtick.labelcolor": MUTED,
-    "xtick.labelsize": 11.5,
-    "ytick.color": LINE,
-    "ytick.labelcolor": MUTED,
-    "ytick.labelsize": 11.5,
-    "lines.solid_capstyle": "round",
-}
+from guerdon.evaluate.columns import Floats
 
 
 @dataclass(frozen=True)
@@ -103,7 +59,7 @@ def accuracy_bars(bars: Sequence[Bar], ceiling: tuple[float, float] | None) -> s
 
     spoken = "; ".join(bar.label if bar.kind == "heading" else f"{bar.label} {100 * bar.value:.1f} %" for bar in bars)
     bound = f"; ceiling {_span(*ceiling)} %" if ceiling else ""
-    return _draw(f"Accuracy: {spoken}{bound}", WIDE, 66 + 30 * len(bars), (200, 150, 28, 32), paint)
+    return draw(f"Accuracy: {spoken}{bound}", WIDE, 66 + 30 * len(bars), (200, 150, 28, 32), paint)
 
 
 def training_curve(
@@ -126,11 +82,11 @@ def training_curve(
             ends.append((held[-1, 1], "held out", WARM))
         axes.set_ylim(*_limits(coin, train[:, 1], held[:, 1]))
         axes.margins(x=0.02)
-        axes.xaxis.set_major_locator(_whole_numbers())
+        axes.xaxis.set_major_locator(whole_numbers())
         axes.set_xlabel("step")
         if percent:
             axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.0f} %")
-        _end_labels(axes, ends)
+        end_labels(axes, ends)
 
     title = "Accuracy" if percent else "Loss in nats"
     spoken = f"{title} by training step: " + ", ".join(
@@ -138,7 +94,7 @@ def training_curve(
         for what, series in (("training", train), ("held-out", held))
         if len(series)
     )
-    return _draw(spoken, HALF, 250, (46, 66, 12, 44), paint)
+    return draw(spoken, HALF, 250, (46, 66, 12, 44), paint)
 
 
 def reliability_diagram(curve: Reliability) -> str:
@@ -163,7 +119,7 @@ def reliability_diagram(curve: Reliability) -> str:
     points = ", ".join(
         f"{100 * c:.0f} % sure and {100 * a:.0f} % right" for c, a in zip(curve.confidence, curve.accuracy, strict=True)
     )
-    return _draw(f"Reliability: {points}", HALF, 330, (62, 16, 12, 48), paint)
+    return draw(f"Reliability: {points}", HALF, 330, (62, 16, 12, 48), paint)
 
 
 def reward_histogram(chosen: Floats, rejected: Floats) -> str:
@@ -181,7 +137,7 @@ def reward_histogram(chosen: Floats, rejected: Floats) -> str:
         _corner_labels(axes, f"rejected, mean {rejected.mean():+.2f}", f"chosen, mean {chosen.mean():+.2f}")
 
     spoken = f"Rewards: chosen mean {chosen.mean():.2f}, rejected mean {rejected.mean():.2f}"
-    return _draw(spoken, HALF, 270, (62, 16, 12, 44), paint)
+    return draw(spoken, HALF, 270, (62, 16, 12, 44), paint)
 
 
 def margin_histogram(margin: Floats) -> str:
@@ -198,44 +154,7 @@ def margin_histogram(margin: Floats) -> str:
         _corner_labels(axes, f"wrong {100 * wrong:.1f} %", f"right {100 * (1 - wrong):.1f} %")
 
     spoken = f"Margins: {100 * wrong:.1f} % of the pairs lie on the wrong side of zero, median {np.median(margin):.2f}"
-    return _draw(spoken, HALF, 270, (62, 16, 12, 44), paint)
-
-
-def _draw(spoken: str, width: int, height: int, edge: tuple[int, int, int, int], paint: Callable[[Any], None]) -> str:
-    """One picture of `width` x `height` CSS pixels whose axes leave `edge` free: left, right, top, bottom."""
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ConfigError("the report needs matplotlib; install it with: pip install 'guerdon[report]'") from None
-    left, right, top, bottom = edge
-    buffer = io.StringIO()
-    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # glyphs that the measuring font lacks; the page's own fonts draw the text
-        figure = Figure(figsize=(width / 72, height / 72), dpi=72)
-        axes = figure.add_axes((left / width, bottom / height, 1 - (left + right) / width, 1 - (top + bottom) / height))
-        axes.patch.set_visible(False)
-        axes.tick_params(length=0, pad=5)
-        paint(axes)
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return _inline(buffer.getvalue(), spoken)
-
-
-def _inline(svg: str, spoken: str) -> str:
-    """Bare SVG for the page: no prolog, no metadata, no addresses, ids of its own, the page's colours and font."""
-    body = svg[svg.index("<svg") :]
-    body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", body, flags=re.DOTALL)
-    box = re.search(r'viewBox="([^"]+)"', body)
-    assert box is not None
-    body = body[body.index(">") + 1 :]
-    body = body.replace("xlink:href", "href")
-    own = "c" + sha256(body.encode()).hexdigest()[:10]
-    body = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{own}-", body)
-    body = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font: \1px var(--font)", body)
-    for variable, color in COLORS.items():
-        body = body.replace(color, f"var(--{variable})")
-    label = escape(spoken, quote=True)
-    return f'<svg viewBox="{box[1]}" role="img" aria-label="{label}"><title>{escape(spoken)}</title>{body}'
+    return draw(spoken, HALF, 270, (62, 16, 12, 44), paint)
 
 
 def _series(metrics: Sequence[Mapping[str, Any]], name: str) -> Floats:
@@ -264,25 +183,6 @@ def _limits(coin: float, *series: Floats) -> tuple[float, float]:
     return float(low - pad), float(high + pad)
 
 
-def _whole_numbers() -> Any:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(nbins=5, integer=True)
-
-
-def _end_labels(axes: Any, labels: Sequence[tuple[float, str, str]], apart: float = 15.0) -> None:
-    """Names at the right end of their lines, pushed apart where they would touch."""
-    low, high = axes.get_ylim()
-    height = axes.get_window_extent().height
-    placed = -math.inf
-    for value, text, color in sorted(labels):
-        at = (min(max(value, low), high) - low) / (high - low) * height
-        placed = max(at, placed + apart)
-        axes.annotate(
-            text, (1, 0), (6, placed), "axes fraction", "offset pixels", va="center", color=color, fontsize=12
-        )
-
-
 def _corner_labels(axes: Any, left: str, right: str) -> None:
     for x, text, side, color in ((0.0, left, "left", WARM), (1.0, right, "right", ACCENT)):
         axes.text(x, 0.99, text, transform=axes.transAxes, ha=side, va="top", color=color)
@@ -291,7 +191,7 @@ def _corner_labels(axes: Any, left: str, right: str) -> None:
 def _histogram_frame(axes: Any, top: float, label: str, unit: str) -> None:
     axes.set(ylim=(0, max(top, 1) * 1.18), xlabel=label, ylabel=unit)
     axes.grid(axis="y")
-    axes.yaxis.set_major_locator(_whole_numbers())
+    axes.yaxis.set_major_locator(whole_numbers())
 
 
 def _edges(values: Floats, anchor: float | None = None) -> Floats:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from guerdon.evaluate.columns import Floats, Ints
 from guerdon.evaluate.intervals import wilson
-from guerdon.evaluate.table import Floats, Ints, PairTable
+from guerdon.evaluate.table import PairTable
 
 BINS = 10
 

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guerdon.evaluate.calibration import brier, credit, ece, equal_mass_bins, nll, reliability
+from guerdon.evaluate.columns import Floats
 from guerdon.evaluate.intervals import ceiling, prompt_bootstrap
-from guerdon.evaluate.table import Floats, PairTable, ScoreTable
+from guerdon.evaluate.table import PairTable, ScoreTable
 
 __all__ = ["Evaluation", "Slice", "ceiling", "evaluate", "reliability"]
 

@@ -6,10 +6,8 @@ Out: numpy columns, the same table as a file, and `pairs()`, one row for each pa
 
 from __future__ import annotations
 
-import gzip
-import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from guerdon.files import replacing
-from guerdon.types import Comparison, ConfigError, DataError, Score
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Texts = NDArray[np.object_]
+from guerdon.evaluate.columns import Floats, Ints, Texts, floats, read_rows, texts, write_columns
+from guerdon.types import Comparison, DataError, Score
 
 TEXTS = ("prompt", "comparison", "status", "source")
 REQUIRED = ("comparison", "completion", "rank", "score")
@@ -123,22 +117,22 @@ class ScoreTable:
             raise ValueError(f"{len(comparisons)} comparisons but {len(prompt_keys)} prompt keys")
         sizes = [len(comparison.completions) for comparison in comparisons]
         flat = [score if isinstance(score, Score) else Score(score) for row in scores for score in row]
-        texts = (completion for comparison in comparisons for completion in comparison.completions)
+        answers = (completion for comparison in comparisons for completion in comparison.completions)
         strengths = [math.nan if c.strength is None else c.strength for c in comparisons]
         if gold is not None:
             _check_aligned(comparisons, gold, "gold")
         return cls(
-            prompt=np.repeat(_texts(prompt_keys), sizes),
-            comparison=np.repeat(_texts([comparison.id for comparison in comparisons]), sizes),
+            prompt=np.repeat(texts(prompt_keys), sizes),
+            comparison=np.repeat(texts([comparison.id for comparison in comparisons]), sizes),
             completion=np.array([j for size in sizes for j in range(size)], dtype=np.int64),
-            rank=_floats([rank for comparison in comparisons for rank in comparison.ranks]),
-            score=_floats(flat),
-            status=_texts([score.status for score in flat]),
-            chars=_floats([sum(len(message["content"]) for message in completion) for completion in texts]),
-            source=np.repeat(_texts([comparison.source for comparison in comparisons]), sizes),
-            strength=np.repeat(_floats(strengths), sizes),
-            weight=np.repeat(_floats([comparison.weight for comparison in comparisons]), sizes),
-            gold=None if gold is None else _floats([value for row in gold for value in row]),
+            rank=floats([rank for comparison in comparisons for rank in comparison.ranks]),
+            score=floats(flat),
+            status=texts([score.status for score in flat]),
+            chars=floats([sum(len(message["content"]) for message in completion) for completion in answers]),
+            source=np.repeat(texts([comparison.source for comparison in comparisons]), sizes),
+            strength=np.repeat(floats(strengths), sizes),
+            weight=np.repeat(floats([comparison.weight for comparison in comparisons]), sizes),
+            gold=None if gold is None else floats([value for row in gold for value in row]),
         )
 
     def starts(self) -> Ints:
@@ -192,21 +186,8 @@ class ScoreTable:
 
     def write(self, path: Path | str) -> None:
         """Write `.jsonl`, `.jsonl.gz` or `.parquet`, NaN as null; an old file is replaced once the new one is whole."""
-        path = Path(path)
         columns = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
-        with replacing(path) as temporary:
-            if path.suffix == ".parquet":
-                import pyarrow as pa
-                import pyarrow.parquet as pq
-
-                pq.write_table(
-                    pa.table({name: pa.array(values, from_pandas=True) for name, values in columns.items()}), temporary
-                )
-                return
-            with _open_text(path, temporary, "w") as file:
-                for row in zip(*(values.tolist() for values in columns.values()), strict=True):
-                    record = {name: None if value != value else value for name, value in zip(columns, row, strict=True)}
-                    file.write(json.dumps(record) + "\n")
+        write_columns(Path(path), columns)
 
     @classmethod
     def read(cls, path: Path | str) -> ScoreTable:
@@ -216,32 +197,27 @@ class ScoreTable:
         Raises DataError naming file and row, or the missing column.
         """
         path = Path(path)
-        try:
-            rows = _read_parquet(path) if path.suffix == ".parquet" else list(_read_jsonl(path))
-        except OSError as error:
-            raise DataError(
-                f"{path}: cannot be read ({error}); give a .jsonl, .jsonl.gz or .parquet score table"
-            ) from error
+        rows = read_rows(path)
         for number, row in enumerate(rows, 1):
             _check_row(path, number, row)
         column = {name: [row.get(name) for row in rows] for name in (f.name for f in fields(cls))}
-        score = _floats(column["score"])
+        score = floats(column["score"])
         is_ok = np.isfinite(score) & np.array([status in (None, "ok") for status in column["status"]], dtype=np.bool_)
         status = [known if known in ("masked", "error") else "error" for known in column["status"]]
         return cls(
-            prompt=_texts(
+            prompt=texts(
                 [own if own is not None else c for own, c in zip(column["prompt"], column["comparison"], strict=True)]
             ),
-            comparison=_texts(column["comparison"]),
+            comparison=texts(column["comparison"]),
             completion=np.array(column["completion"], dtype=np.int64),
-            rank=_floats(column["rank"]),
+            rank=floats(column["rank"]),
             score=np.where(is_ok, score, math.nan),
-            status=np.where(is_ok, "ok", _texts(status)).astype(object),
-            chars=_floats(column["chars"]),
-            source=_texts([name or "" for name in column["source"]]),
-            strength=_floats(column["strength"]),
-            weight=_floats([1.0 if weight is None else weight for weight in column["weight"]]),
-            gold=None if all(value is None for value in column["gold"]) else _floats(column["gold"]),
+            status=np.where(is_ok, "ok", texts(status)).astype(object),
+            chars=floats(column["chars"]),
+            source=texts([name or "" for name in column["source"]]),
+            strength=floats(column["strength"]),
+            weight=floats([1.0 if weight is None else weight for weight in column["weight"]]),
+            gold=None if all(value is None for value in column["gold"]) else floats(column["gold"]),
         )
 
 
@@ -251,16 +227,6 @@ def _check_aligned(comparisons: Sequence[Comparison], rows: Sequence[Sequence[fl
     for comparison, row in zip(comparisons, rows, strict=True):
         if len(row) != len(comparison.completions):
             raise ValueError(f"{comparison.id}: {len(comparison.completions)} completions but {len(row)} {what}")
-
-
-def _texts(values: Sequence[Any]) -> Texts:
-    column = np.empty(len(values), dtype=object)
-    column[:] = [str(value) for value in values]
-    return column
-
-
-def _floats(values: Sequence[Any]) -> Floats:
-    return np.array([math.nan if value is None else float(value) for value in values], dtype=np.float64)
 
 
 def _pair_rows(starts: Ints, sizes: Ints) -> tuple[Ints, Ints, Ints]:
@@ -285,36 +251,6 @@ def _is_first_against_last(rank: Floats, chosen: Ints, rejected: Ints, starts: I
     best, worst = np.minimum.reduceat(rank, starts[:-1]), np.maximum.reduceat(rank, starts[:-1])
     is_ends: NDArray[np.bool_] = (rank[chosen] == best[owner]) & (rank[rejected] == worst[owner])
     return is_ends
-
-
-def _open_text(path: Path, at: Path, mode: str) -> Any:
-    """`at` opened as text, packed or not as the name of `path` says."""
-    if path.suffix == ".gz":
-        return gzip.open(at, mode + "t", encoding="utf-8")
-    if path.suffix != ".jsonl":
-        raise ConfigError(f"{path}: a score table is .jsonl, .jsonl.gz or .parquet; choose one of these endings")
-    return at.open(mode, encoding="utf-8")
-
-
-def _read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    with _open_text(path, path, "r") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path} line {number}: not JSON ({error}); mend or remove the line") from error
-            if not isinstance(row, dict):
-                raise DataError(
-                    f"{path} line {number}: expected an object with a score per row, got {type(row).__name__}"
-                )
-            yield row
-
-
-def _read_parquet(path: Path) -> list[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
-    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-    return rows
 
 
 def _check_row(path: Path, number: int, row: dict[str, Any]) -> None:

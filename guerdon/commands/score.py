@@ -1,0 +1,36 @@
+"""guerdon score: rewards for a file of prompts and answers."""
+
+from __future__ import annotations
+
+from guerdon.terminal import load_scorer
+
+
+def score(
+    model: str,
+    data: str,
+    output: str,
+    batch: int = 256,
+    device: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Score a file of prompts with one or N answers each: one output row per input row, in order, resumable.
+
+    Args:
+        model: Folder or hub id of a reward model.
+        data: Rows with `prompt` and `completion` or `completions`, or `messages`, or `chosen` and `rejected`.
+        output: File to write (.jsonl or .parquet); each row has `scores`, `status`, `tokens`, `truncated`.
+        batch: Conversations scored at once; no effect on the scores.
+        device: cpu, cuda, cuda:1, ... Default: CUDA when there is one.
+        overwrite: Replace an output that is already there.
+    """
+    from guerdon.data.rows import stream_conversations
+    from guerdon.evaluate.score_file import input_identity, score_file
+
+    identity = input_identity(data)
+    rows = stream_conversations(data)
+    summary = score_file(load_scorer(model, device), rows, output, source=identity, batch=batch, overwrite=overwrite)
+    statuses = ", ".join(f"{count} {status}" for status, count in summary.statuses.items())
+    print(
+        f"{summary.output}: {summary.rows} rows ({statuses or 'none'}), {summary.completions} scores, "
+        f"{summary.truncated} cut to the context, {summary.resumed} from an earlier run, {summary.rows_per_second:.1f} rows/s"
+    )

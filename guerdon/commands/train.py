@@ -1,0 +1,52 @@
+"""guerdon train: from comparisons to a reward model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tyro
+
+
+def train(config: Any) -> None:
+    """Train a reward model; see TrainConfig for the options."""
+    from guerdon.progress import TrainingBar, accuracy_line
+    from guerdon.train.loop import fit
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    bar = TrainingBar()
+    try:
+        result = fit(config, say=say, watch=bar)
+    finally:
+        bar.stop()  # also on an error, or its message would be drawn over
+    if not result.is_main_process:
+        return
+    if not result.evaluation:
+        say(f"trained in {result.seconds:.0f} s, nothing was held out to evaluate on; the model is {result.model}")
+        return
+    e = result.evaluation
+    say(
+        f"accuracy {accuracy_line(e)} on {e['n']} held-out pairs, always taking the longer answer {e['longer_wins']:.3f}; "
+        f"{result.seconds:.0f} s; the model is {result.model}"
+    )
+
+
+def parse(args: list[str]) -> Any:
+    """Flags over the --config file over the defaults; all three use the same names."""
+    from guerdon.train.config import TrainConfig, from_yaml
+
+    default = TrainConfig()
+    for position, word in enumerate(args):
+        if word == "--config" or word.startswith("--config="):
+            value, used = (word[9:], 1) if "=" in word else (args[position + 1] if position + 1 < len(args) else "", 2)
+            default, args = from_yaml(value), args[:position] + args[position + used :]
+            break
+    return tyro.cli(
+        TrainConfig,
+        prog="guerdon train",
+        description="Train a reward model on comparisons. --config FILE reads any of these options from a YAML file; "
+        "flags on the command line win over it.",
+        args=args,
+        default=default,
+    )
