@@ -11,20 +11,27 @@ from guerdon import files
 from guerdon.types import ConfigError
 
 if TYPE_CHECKING:
+    from guerdon.model.ensemble import Ensemble
     from guerdon.model.reward import RewardModel
 
 
-def load_scorer(path: str, device: str | None) -> RewardModel:
-    """The reward model at `path`. Raises ConfigError when its head was never trained."""
+def load_scorer(path: str, device: str | None, reward: str = "mean") -> RewardModel | Ensemble:
+    """The reward model at `path`, or an ensemble of those named between commas. Raises ConfigError when a head was never
+    trained.
+    """
+    from guerdon.model.ensemble import Ensemble
     from guerdon.model.reward import RewardModel
 
+    paths = [name for name in path.split(",") if name]
     with spinner(f"loading {path}"):
-        model = RewardModel.load(path, device=device)
-    if model.has_new_head:
-        raise ConfigError(
-            f"{path}: has no trained score head, so its scores would be random; train it first: guerdon train"
-        )
-    return model
+        alone = reward if len(paths) == 1 else "mean"
+        models = [RewardModel.load(name, device=device, reward=alone) for name in paths or [path]]
+    for name, model in zip(paths, models, strict=False):
+        if model.has_new_head:
+            raise ConfigError(
+                f"{name}: has no trained score head, so its scores would be random; train it first: guerdon train"
+            )
+    return models[0] if len(models) == 1 else Ensemble(models, reward)
 
 
 def require_writable(*paths: str | None) -> None:

@@ -119,25 +119,50 @@ class Score(float):
     tokens     length of the scored sequence, in tokens
     truncated  True when the conversation was longer than the context and was cut as the contract says
     reason     why it was masked or failed, for people
+    members    rewards of the members of an ensemble; () for a single reward model
     """
 
-    __slots__ = ("reason", "status", "tokens", "truncated")
+    __slots__ = ("members", "reason", "status", "tokens", "truncated")
     status: Status
     tokens: int
     truncated: bool
     reason: str
+    members: tuple[float, ...]
 
     def __new__(
-        cls, value: float, status: Status = "ok", tokens: int = 0, truncated: bool = False, reason: str = ""
+        cls,
+        value: float,
+        status: Status = "ok",
+        tokens: int = 0,
+        truncated: bool = False,
+        reason: str = "",
+        members: tuple[float, ...] = (),
     ) -> Score:
         if status == "ok" and not math.isfinite(value):
             status, reason = "error", reason or f"the model returned {value}"
         score = super().__new__(cls, value if status == "ok" else math.nan)
         score.status, score.tokens, score.truncated, score.reason = status, tokens, truncated, reason
+        score.members = members
         return score
 
+    @property
+    def mean(self) -> float:
+        """Mean over the members of an ensemble, whatever rule made the reward of them; the reward itself for one model."""
+        return math.fsum(self.members) / len(self.members) if self.members else float(self)
+
+    @property
+    def std(self) -> float:
+        """Standard deviation over the members (population form), in reward units: how much they disagree. NaN for one model."""
+        if not self.members:
+            return math.nan
+        mean = self.mean
+        return math.sqrt(math.fsum((member - mean) ** 2 for member in self.members) / len(self.members))
+
     def __repr__(self) -> str:
-        return f"Score({float(self):.6g})" if self.status == "ok" else f"Score({self.status}: {self.reason})"
+        if self.status != "ok":
+            return f"Score({self.status}: {self.reason})"
+        spread = f" ± {self.std:.3g}" if self.members else ""
+        return f"Score({float(self):.6g}{spread})"
 
 
 class Scorer(Protocol):

@@ -17,11 +17,12 @@ ALLOWED = {
     "types": set(),
     "files": {"types"},
     "loss": {"types"},
+    "aggregate": {"types"},
     "data": {"types", "files"},
-    "model": {"types", "files"},
-    "evaluate": {"types", "files", "data"},
+    "model": {"types", "files", "aggregate"},
+    "evaluate": {"types", "files", "data", "aggregate"},
     "train": {"types", "files", "data", "loss", "model", "evaluate"},
-    "diagnose": {"types", "files", "data", "evaluate"},
+    "diagnose": {"types", "files", "data", "evaluate", "aggregate"},
     "lab": {"types"},
     "progress": {"train"},
     "demo": {"types", "files", "data", "model", "evaluate", "train", "diagnose", "lab", "progress"},
@@ -30,7 +31,7 @@ ALLOWED = {
     "cli": {"types", "commands"},
     "__init__": {"types", "model"},
 }
-TORCH_FREE = ("types", "files", "data", "evaluate", "diagnose")
+TORCH_FREE = ("types", "files", "aggregate", "data", "evaluate", "diagnose")
 
 
 def room_of(path: Path) -> str:

@@ -13,18 +13,20 @@ def evaluate(
     format: str | None = None,
     ceiling: float | None = None,
     device: str | None = None,
+    reward: str = "mean",
     seed: int = 0,
 ) -> None:
     """Measure a reward model: accuracy with a 95 % interval over prompts, calibration, baselines, by source.
 
     Args:
-        model: Folder or hub id of a reward model.
+        model: Folder or hub id of a reward model; several, separated by commas, score as an ensemble.
         data: Comparisons to evaluate on.
         json: Write the metrics to this file, as JSON.
         table: Write the scores to this file (.jsonl or .parquet), one row per completion.
         format: Format of the rows, when it is not to be recognised.
         ceiling: Best accuracy that the noise of these labels allows, if known; shown beside the accuracy.
         device: cpu, cuda, cuda:1, ... Default: CUDA when there is one.
+        reward: What leaves an ensemble: mean, min, mean-std:K, mean-var:K or quantile:Q.
         seed: Of the bootstrap.
     """
     from guerdon.data.read import load
@@ -34,7 +36,7 @@ def evaluate(
 
     require_writable(json, table)
     comparisons = load(data, format=format)
-    reward_model = load_scorer(model, device)
+    reward_model = load_scorer(model, device, reward)
     with counting_bar("scoring", len(comparisons.comparisons)) as advance:
         scores = score_comparisons(reward_model, comparisons.comparisons, advance=advance)
     result = measure(scores, seed=seed)
@@ -45,5 +47,6 @@ def evaluate(
     if table:
         scores.write(table)
     dropped = {"rows": comparisons.rows, "dropped": comparisons.dropped}
-    contract = reward_model.contract.hash if reward_model.contract else None
-    write_json(json, result.to_dict() | dropped | {"model": model, "data": list(data), "contract": contract})
+    write_json(
+        json, result.to_dict() | dropped | {"model": model, "data": list(data), "scorer": reward_model.fingerprint}
+    )

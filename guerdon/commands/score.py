@@ -11,16 +11,19 @@ def score(
     output: str,
     batch: int = 256,
     device: str | None = None,
+    reward: str = "mean",
     overwrite: bool = False,
 ) -> None:
     """Score a file of prompts with one or N answers each: one output row per input row, in order, resumable.
 
     Args:
-        model: Folder or hub id of a reward model.
+        model: Folder or hub id of a reward model; several, separated by commas, score as an ensemble.
         data: Rows with `prompt` and `completion` or `completions`, or `messages`, or `chosen` and `rejected`.
-        output: File to write (.jsonl or .parquet); each row has `scores`, `status`, `tokens`, `truncated`.
+        output: File to write (.jsonl or .parquet); each row has `scores`, `status`, `tokens`, `truncated`, from an ensemble also
+            `members`.
         batch: Conversations scored at once; no effect on the scores.
         device: cpu, cuda, cuda:1, ... Default: CUDA when there is one.
+        reward: What leaves an ensemble: mean, min, mean-std:K, mean-var:K or quantile:Q.
         overwrite: Replace an output that is already there.
     """
     from guerdon.data.rows import stream_conversations
@@ -28,7 +31,9 @@ def score(
 
     identity = input_identity(data)
     rows = stream_conversations(data)
-    summary = score_file(load_scorer(model, device), rows, output, source=identity, batch=batch, overwrite=overwrite)
+    summary = score_file(
+        load_scorer(model, device, reward), rows, output, source=identity, batch=batch, overwrite=overwrite
+    )
     statuses = ", ".join(f"{count} {status}" for status, count in summary.statuses.items())
     print(
         f"{summary.output}: {summary.rows} rows ({statuses or 'none'}), {summary.completions} scores, "

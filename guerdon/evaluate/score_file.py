@@ -260,6 +260,8 @@ def _record(row: ScoreRow, scores: Sequence[Score]) -> dict[str, Any]:
     else:
         status = "masked" if failed else "ok"
     record["scores"] = [float(score) if score.status == "ok" else None for score in scores]
+    if any(score.members for score in scores):
+        record["members"] = [list(score.members) if score.status == "ok" else None for score in scores]
     record["status"] = status
     if status != "ok":
         record["reason"] = reason
@@ -282,6 +284,7 @@ def _to_parquet(partial: Path, output: Path) -> None:
     import pyarrow.parquet as pq
 
     kinds = {"index": pa.int64(), "id": pa.string(), "scores": pa.list_(pa.float64()), "status": pa.string()}
+    kinds |= {"members": pa.list_(pa.list_(pa.float64()))}
     kinds |= {"reason": pa.string(), "tokens": pa.list_(pa.int64()), "truncated": pa.list_(pa.bool_())}
     schema = pa.schema(kinds)
     with replacing(output) as temporary, partial.open("rb") as file, pq.ParquetWriter(temporary, schema) as writer:

@@ -34,23 +34,53 @@ def plain(net: nn.Module) -> Any:
     return net.get_base_model() if hasattr(net, "peft_config") else net  # type: ignore[operator]
 
 
-def keep_head_in_fp32(net: nn.Module) -> None:
-    """Hold the final linear layer in float32 and compute it in float32, under autocast too, whatever surrounds it."""
-    _, head = find_head(net)
-    finals = [m for m in head.modules() if isinstance(m, nn.Linear) and m.out_features == 1]
+class MemberHead(nn.Linear):
+    """M scores from one state: the heads of an ensemble side by side, (n, width) -> (n, M).
+
+    `offset` (M,) is not trained. A ranking loss leaves each member's zero point open, so members are shifted to one
+    mean when they are saved; the offsets sum to zero, and the mean of the members stays what it was.
+    """
+
+    offset: Tensor
+
+    def __init__(self, width: int, members: int, bias: bool) -> None:
+        super().__init__(width, members, bias)
+        self.register_buffer("offset", torch.zeros(members))
+
+
+def final_layers(net: nn.Module) -> list[tuple[nn.Module, str, nn.Linear]]:
+    """(parent, name, layer) of the linear layers that give the score: one, or two copies inside PEFT's wrapper.
+
+    Raises ConfigError when there is none.
+    """
+    top, head = find_head(net)
+    holders = [(plain(net), top, head)] + [
+        (parent, name, child) for parent in head.modules() for name, child in parent.named_children()
+    ]
+    finals = [
+        holder
+        for holder in holders
+        if isinstance(holder[2], nn.Linear) and (holder[2].out_features == 1 or isinstance(holder[2], MemberHead))
+    ]
     if not finals:
         raise ConfigError(f"the score head of {type(plain(net)).__name__} has no linear layer with one output")
-    for final in finals:
+    return finals  # type: ignore[return-value]
+
+
+def keep_head_in_fp32(net: nn.Module) -> None:
+    """Hold the final linear layer in float32 and compute it in float32, under autocast too, whatever surrounds it."""
+    for _, _, final in final_layers(net):
         final.float()
         final.forward = types.MethodType(_fp32_forward, final)  # type: ignore[method-assign]
 
 
 def _fp32_forward(layer: nn.Linear, states: Tensor) -> Tensor:
     with torch.autocast(states.device.type, enabled=False):
-        return F.linear(states.float(), layer.weight, layer.bias)
+        scores = F.linear(states.float(), layer.weight, layer.bias)
+        return scores + layer.offset if isinstance(layer, MemberHead) else scores
 
 
 def apply_head(net: nn.Module, states: Tensor) -> Tensor:
-    """Scores (n,) of pooled states (n, width), in float32."""
+    """Scores (n,) of pooled states (n, width), in float32; (n, M) from the heads of an ensemble."""
     _, head = find_head(net)
     return head(states).squeeze(-1)  # type: ignore[no-any-return]

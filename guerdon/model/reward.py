@@ -18,7 +18,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from guerdon.aggregate import parse_rule
 from guerdon.files import replacing_folder
+from guerdon.model import members
 from guerdon.model.contract import GOLDEN_CONVERSATIONS, Contract, GoldenRow, verify
 from guerdon.model.encode import Encoded, Encoder, Truncation, template_hash
 from guerdon.model.head import find_head, keep_head_in_fp32
@@ -37,6 +39,7 @@ class RewardModel(nn.Module):
     encoder        conversation -> ids
     contract       None until the model is saved or when it was loaded from a checkpoint without one
     new_modules    modules that were drawn at random because the checkpoint did not have them: a head, perhaps a pooler
+    rule           how the rewards of an ensemble's members become one
     shares_prefix  True when prompt trees give the same scores as single conversations (measured at load)
     """
 
@@ -48,6 +51,7 @@ class RewardModel(nn.Module):
         self.encoder = encoder
         self.contract = contract
         self.new_modules = new_modules
+        self.rule = parse_rule("mean")
         keep_head_in_fp32(net)
         self._trunk = [Trunk(net)]  # in a list, so that its view of `net` is not registered as a second module
         self.shares_prefix = self.trunk.shares_prefix
@@ -63,6 +67,7 @@ class RewardModel(nn.Module):
         truncation: Truncation | None = None,
         seed: int = 0,
         check: bool = True,
+        reward: str = "mean",
     ) -> RewardModel:
         """Load a reward model, or start one from a language model or encoder.
 
@@ -72,17 +77,25 @@ class RewardModel(nn.Module):
         max_length  context in tokens; default: the contract's, else what the model and its tokenizer allow up to 2048
         seed        of the new head, when one is needed
         check       enforce the contract, where there is one
+        reward      what leaves an ensemble: `mean`, `min`, `mean-std:K`, `mean-var:K` or `quantile:Q`
 
-        Raises ConfigError when there is no such model or it has more than one label, ContractError when a checkpoint
+        Raises ConfigError when there is no such model, it has more than one label, or it is no ensemble and `reward`
+        asks for more than the mean; ContractError when a checkpoint
         does not score as its contract says.
         """
         source = resolve(path)
         contract = Contract.read(Path(source)) if Path(source).is_dir() else None
         net, new_modules = load_net(source, dtype, seed)
+        members.read(net, Path(source))
         encoder = load_encoder(source, max_length, truncation)
         fit_to_tokenizer(net, encoder.tokenizer)
         require_positions(net, encoder.max_length)
         model = cls(net, encoder, contract, new_modules)
+        model.rule = parse_rule(reward)
+        if model.rule.name != "mean" and model.members == 1:
+            raise ConfigError(
+                f"{path}: is a single reward model, so its reward cannot be '{reward}'; train an ensemble: guerdon train --ensemble 5"
+            )
         try:
             model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         except (RuntimeError, AssertionError) as error:
@@ -112,6 +125,11 @@ class RewardModel(nn.Module):
         return "last" if self.trunk.pools_last else "model"
 
     @property
+    def members(self) -> int:
+        """How many members vote; 1 for a plain reward model."""
+        return members.count(self.net)
+
+    @property
     def has_new_head(self) -> bool:
         """True when the head is freshly drawn, so that scores mean nothing yet."""
         head, _ = find_head(self.net)
@@ -122,6 +140,8 @@ class RewardModel(nn.Module):
         """Names the reward as it is computed here: contract (drawn up now if there is none), context and precision."""
         contract = self.contract or self._draw_up_contract()
         text = f"{contract.hash} {self.encoder.max_length} {self.encoder.truncation} {self.dtype}"
+        if self.members > 1:
+            text += f" {self.rule}"
         return sha256(text.encode()).hexdigest()[:16]
 
     def rows(self, trees: Sequence[Tree], tokens: int) -> list[Row]:
@@ -133,7 +153,9 @@ class RewardModel(nn.Module):
         return list(padded_rows(trees, tokens, self.encoder.tokenizer.pad_token_id))
 
     def forward(self, row: Row) -> Tensor:
-        """Rewards of the completions of one row, (n,) float32, in the order of `row.origin`; differentiable."""
+        """Rewards of the completions of one row, (n,) float32, in the order of `row.origin`; differentiable. (n, M) from
+        an ensemble of M members.
+        """
         return self.trunk(row)
 
     def score(
@@ -153,40 +175,35 @@ class RewardModel(nn.Module):
         items = self._encode(conversations)
         budget = tokens_per_row or (2048 if self.device.type == "cpu" else 8192)
         trees = self._trees(conversations, items, budget)
-        rewards: dict[
-            Ids, float
-        ] = {}  # equal conversations are computed once, so their scores are equal to the last bit
+        # equal conversations are computed once, so their scores are equal to the last bit
+        rewards: dict[Ids, list[float]] = {}
         training = self.training
         self.eval()
         with torch.inference_mode():
             for row in self.rows(trees, budget):
-                values = (forward or self.trunk)(row.to(self.device)).tolist()
+                values = (forward or self.trunk)(row.to(self.device)).reshape(len(row.origin), -1).tolist()
                 rewards.update((trees[tree][k], value) for (tree, k), value in zip(row.origin, values, strict=True))
         self.train(training)
-        return [
-            item
-            if isinstance(item, Score)
-            else Score(self._affine(rewards[item.ids]), "ok", len(item.ids), item.truncated)
-            for item in items
-        ]
+        return [item if isinstance(item, Score) else self._score(rewards[item.ids], item) for item in items]
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, center_on: Sequence[Conversation] = ()) -> None:
         """Write a plain transformers checkpoint with tokenizer and contract; LoRA weights are merged in.
 
-        The folder appears whole or not at all; an older one of the same name is replaced. The model itself is
+        An ensemble is written as the mean of its members, with the members beside it; they are shifted to one mean reward
+        over the conversations of `center_on`, which leaves the mean of the members as it was. The folder appears whole or not at all; an older one of the same name is replaced. The model itself is
         unchanged.
         """
         if hasattr(self.net, "peft_config"):
-            self.merged().save(folder)
+            self.merged().save(folder, center_on)
             return
         self.contract = self._draw_up_contract()
-        self._write(Path(folder), self.contract)
+        self._write(Path(folder), self.contract, center_on)
 
-    def save_adapter(self, folder: str | Path) -> None:
+    def save_adapter(self, folder: str | Path, center_on: Sequence[Conversation] = ()) -> None:
         """Write the LoRA adapter alone (head included), with tokenizer and contract. Raises ConfigError without LoRA."""
         if not hasattr(self.net, "peft_config"):
             raise ConfigError("this model has no LoRA adapter to save; use save() for the whole model")
-        self._write(Path(folder), self._draw_up_contract())
+        self._write(Path(folder), self._draw_up_contract(), center_on)
 
     def merged(self) -> RewardModel:
         """A copy with the LoRA weights folded into the backbone; itself when there are none."""
@@ -195,13 +212,17 @@ class RewardModel(nn.Module):
         net = copy.deepcopy(self.net).merge_and_unload()  # type: ignore[operator]
         net.set_attn_implementation("sdpa" if self.trunk.uses_flex else net.config._attn_implementation)
         merged = RewardModel(net, self.encoder, self.contract, self.new_modules).eval()
+        merged.rule = self.rule
         if self.trunk.uses_flex:
             merged.trunk.use_flex()
         return merged
 
-    def _write(self, target: Path, contract: Contract) -> None:
+    def _write(self, target: Path, contract: Contract, center_on: Sequence[Conversation]) -> None:
         with replacing_folder(target) as staging:
-            self.net.save_pretrained(staging)  # type: ignore[operator]
+            with members.collapsed(self.net):
+                self.net.save_pretrained(staging)  # type: ignore[operator]
+            if self.members > 1:
+                members.write(self.net, staging, self._offsets(center_on))
             self.encoder.tokenizer.save_pretrained(staging)
             contract.write(staging)
 
@@ -237,8 +258,20 @@ class RewardModel(nn.Module):
                 room -= len(ids)
         return [tuple(tree) for tree in trees]
 
-    def _affine(self, reward: float) -> float:
-        return reward if self.contract is None else self.contract.scale * reward + self.contract.offset
+    def _offsets(self, conversations: Sequence[Conversation]) -> Tensor:
+        """What to add to each member, (M,), so that all have one mean reward over the conversations; sums to 0."""
+        rows = [score.members for score in self.score(conversations) if score.status == "ok"]
+        if not rows:
+            return torch.zeros(self.members)
+        mean = torch.tensor(rows, dtype=torch.float64).mean(0)
+        return mean.mean() - mean
+
+    def _score(self, rewards: Sequence[float], item: Encoded) -> Score:
+        scale, offset = (self.contract.scale, self.contract.offset) if self.contract else (1.0, 0.0)
+        values = tuple(scale * reward + offset for reward in rewards)
+        if len(values) == 1:
+            return Score(values[0], "ok", len(item.ids), item.truncated)
+        return Score(float(self.rule(values)), "ok", len(item.ids), item.truncated, members=values)
 
     def _draw_up_contract(self) -> Contract:
         """The contract of the model as it stands, golden rows scored now."""
@@ -252,7 +285,7 @@ class RewardModel(nn.Module):
         encoded = self.encoder(probes)
         scores = self.score(probes)
         golden = tuple(
-            GoldenRow(tuple({"role": m["role"], "content": m["content"]} for m in messages), item.ids, float(score))
+            GoldenRow(tuple({"role": m["role"], "content": m["content"]} for m in messages), item.ids, score.mean)
             for messages, item, score in zip(probes, encoded, scores, strict=True)
         )
         return Contract(
@@ -280,7 +313,7 @@ class RewardModel(nn.Module):
                     f"{where}: {name} is {value}, the contract says {getattr(contract, name)}; restore the original files"
                 )
         kept, self.encoder = self.encoder, encoder
-        scores = self.score(conversations)
+        scores = [score.mean for score in self.score(conversations)]
         self.encoder = kept
         worst = verify(contract, template_hash(self.encoder.tokenizer), ids, scores, self.dtype, where)
         logger.debug("%s: %d golden rows agree within %.1e", where, len(contract.golden), worst)

@@ -48,13 +48,13 @@ class Trunk:
                 self.skips_last_layer = self._agrees_with_plain()
 
     def __call__(self, row: Row) -> Tensor:
-        """Rewards (n,) float32 of the completions of a row."""
+        """Rewards (n,) float32 of the completions of a row; (n, M) from an ensemble."""
         if isinstance(row, TreeRow):
             return apply_head(self.net, self._tree_states(row))
         if self.pools_last:
             return apply_head(self.net, self._padded_states(row))
         logits = plain(self.net)(input_ids=row.ids, attention_mask=row.mask).logits
-        return logits[:, 0].float()  # type: ignore[no-any-return]
+        return logits.float().squeeze(-1)  # type: ignore[no-any-return]
 
     def use_flex(self) -> None:
         """Run tree rows through FlexAttention block masks from now on (CUDA)."""

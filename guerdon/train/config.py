@@ -14,7 +14,7 @@ from guerdon.types import ConfigError
 
 _POSITIVE = (
     *("epochs", "max_steps", "batch_size", "tokens_per_row", "learning_rate", "max_length"),
-    *("eval_every", "save_every", "keep_checkpoints", "lora_rank", "lora_alpha"),
+    *("eval_every", "save_every", "keep_checkpoints", "ensemble", "lora_rank", "lora_alpha"),
 )
 _NOT_NEGATIVE = ("weight_decay", "max_grad_norm", "margin", "center", "seed")
 
@@ -71,6 +71,9 @@ class TrainConfig:
     """Share of labels taken to be flipped, in [0, 0.5)."""
     ties: Literal["half", "drop"] = "half"
     """A tie is half a win for each side, or is kept out of the loss."""
+    ensemble: int = 1
+    """Members of an ensemble: this many heads over one trunk, each on its own bootstrap of the prompts. The saved folder
+    scores as their mean wherever it is loaded; Guerdon also gives their spread."""
     lora: bool = False
     """Train a LoRA adapter and the head instead of all weights."""
     lora_rank: int = 16

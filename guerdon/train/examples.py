@@ -32,11 +32,15 @@ class TrainPair(NamedTuple):
 
 @dataclass(frozen=True)
 class Example:
-    """One prompt: its completions as token ids, the pairs over them, and the ids of the rows they came from."""
+    """One prompt: its completions as token ids, the pairs over them, and the ids of the rows they came from.
+
+    `draws` says how often each member of an ensemble has drawn the prompt; () for a single model.
+    """
 
     tree: Tree
     pairs: tuple[TrainPair, ...]
     rows: tuple[str, ...]
+    draws: tuple[int, ...] = ()
 
     @property
     def weight(self) -> float:
@@ -57,9 +61,19 @@ class EncodeReport:
 
 
 def encode_comparisons(
-    comparisons: Sequence[Comparison], encoder: Encoder, *, margin: float, ties: str, group_limit: int
+    comparisons: Sequence[Comparison],
+    encoder: Encoder,
+    *,
+    margin: float,
+    ties: str,
+    group_limit: int,
+    ensemble: int = 1,
+    seed: int = 0,
 ) -> tuple[list[Example], EncodeReport]:
     """Encode all comparisons into examples of at most `group_limit` comparisons, in the order prompts first appear.
+
+    Each member of an ensemble gets its own bootstrap of the prompts: as many draws as there are prompts, with
+    replacement, by `seed`.
 
     Rows the encoder refuses, and pairs that are equal token for token after the cut to the context (they have no
     gradient), are kept out and counted.
@@ -72,7 +86,12 @@ def encode_comparisons(
         if len(chunks[-1]) >= group_limit:
             chunks.append([])
         chunks[-1].append((comparison, encoded))
-    examples = [_example(chunk, margin, ties, report) for chunks in groups.values() for chunk in chunks]
+    draws = _bootstrap(len(groups), ensemble, seed)
+    examples = [
+        _example(chunk, margin, ties, report, drawn)
+        for chunks, drawn in zip(groups.values(), draws, strict=True)
+        for chunk in chunks
+    ]
     return [example for example in examples if example.pairs], report
 
 
@@ -102,7 +121,11 @@ def _encode_all(
 
 
 def _example(
-    chunk: Sequence[tuple[Comparison, list[Encoded]]], margin: float, ties: str, report: EncodeReport
+    chunk: Sequence[tuple[Comparison, list[Encoded]]],
+    margin: float,
+    ties: str,
+    report: EncodeReport,
+    draws: tuple[int, ...],
 ) -> Example:
     place: dict[Ids, int] = {}
     pairs: list[TrainPair] = []
@@ -118,7 +141,21 @@ def _example(
             share = (comparison.ranks[rejected] - comparison.ranks[chosen]) / spread
             gap = margin * (comparison.strength or 0.0) * share
             pairs.append(TrainPair(index[chosen], index[rejected], target, weight, gap))
-    return Example(tuple(place), tuple(pairs), tuple(comparison.id for comparison, _ in chunk))
+    return Example(tuple(place), tuple(pairs), tuple(comparison.id for comparison, _ in chunk), draws)
+
+
+def _bootstrap(prompts: int, members: int, seed: int) -> list[tuple[int, ...]]:
+    """How often each member draws each prompt; empty draws for a single model."""
+    if members == 1:
+        return [()] * prompts
+    generator = torch.Generator().manual_seed(seed)
+    counts = torch.stack(
+        [
+            torch.bincount(torch.randint(prompts, (prompts,), generator=generator), minlength=prompts)
+            for _ in range(members)
+        ]
+    )
+    return [tuple(row) for row in counts.T.tolist()]
 
 
 def batches(examples: Sequence[Example], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
@@ -144,33 +181,38 @@ def digest(examples: Sequence[Example], order: Sequence[Sequence[int]]) -> str:
     """Fingerprint of what a run trains on: every token and pair, and the order of all steps."""
     found = sha256(repr(order).encode())
     for example in examples:
-        found.update(repr((example.tree, example.pairs)).encode())
+        found.update(repr((example.tree, example.pairs, *example.draws)).encode())
     return found.hexdigest()[:16]
 
 
 class PairTensors(NamedTuple):
-    """The pairs of one row: (pair,) positions in the row's rewards, targets, weights and margins."""
+    """The pairs of one row: (pair,) positions in the row's rewards, targets, weights and margins.
+
+    `draws` (pair, M) is how often each member of an ensemble sees the pair; (pair, 0) for a single model.
+    """
 
     chosen: Tensor
     rejected: Tensor
     target: Tensor
     weight: Tensor
     margin: Tensor
+    draws: Tensor
 
 
 def pair_tensors(row: Row, examples: Sequence[Example], device: torch.device) -> PairTensors:
     """Where the pairs of the examples packed into `row` find their two rewards."""
     place = {origin: position for position, origin in enumerate(row.origin)}
-    columns: list[tuple[int, int, float, float, float]] = [
-        (place[tree, pair.chosen], place[tree, pair.rejected], pair.target, pair.weight, pair.margin)
+    columns: list[tuple[int, int, float, float, float, tuple[int, ...]]] = [
+        (place[tree, pair.chosen], place[tree, pair.rejected], *pair[2:], examples[tree].draws)
         for tree in dict.fromkeys(tree for tree, _ in row.origin)
         for pair in examples[tree].pairs
     ]
-    chosen, rejected, target, weight, margin = zip(*columns, strict=True)
+    chosen, rejected, target, weight, margin, draws = zip(*columns, strict=True)
     return PairTensors(
         torch.tensor(chosen, device=device),
         torch.tensor(rejected, device=device),
         torch.tensor(target, device=device),
         torch.tensor(weight, device=device),
         torch.tensor(margin, device=device),
+        torch.tensor(draws, dtype=torch.float32, device=device),
     )

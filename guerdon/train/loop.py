@@ -33,11 +33,13 @@ from guerdon.model.reward import RewardModel
 from guerdon.model.tree import Row
 from guerdon.train.checkpoint import Checkpoints, Progress, prepare_output, require_space
 from guerdon.train.config import TrainConfig, to_yaml
-from guerdon.train.examples import EncodeReport, Example, digest, encode_comparisons, pair_tensors
+from guerdon.train.examples import EncodeReport, Example, PairTensors, digest, encode_comparisons, pair_tensors
 from guerdon.train.metrics import STATISTICS, Watch, Window
 from guerdon.train.plan import learning_rate, make_plan, resolve
 from guerdon.train.start import load_data, make_accelerator, make_optimizer, start_model, versions
 from guerdon.types import Comparison, ConfigError, Score, TrainingError
+
+CENTER_ROWS = 100  # comparisons over which the members of an ensemble get one mean reward
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,9 @@ def fit(config: TrainConfig, *, say: Callable[[str], None] = print, watch: Watch
     config = resolve(config, sum(p.numel() for p in core.parameters()), accelerator.device.type)
     require_space(output, core, config)
     examples, encoded = encode_comparisons(
-        train_set, core.encoder, margin=config.margin, ties=config.ties, group_limit=config.batch_size
-    )
+        train_set, core.encoder, margin=config.margin, ties=config.ties, group_limit=config.batch_size,
+        ensemble=config.ensemble, seed=config.seed,
+    )  # fmt: skip
     _report_encoding(encoded, examples, core, say)
 
     plan = make_plan(config, examples)
@@ -138,9 +141,9 @@ def fit(config: TrainConfig, *, say: Callable[[str], None] = print, watch: Watch
             merit = evaluation["accuracy"] if config.best_by == "accuracy" else -evaluation["nll"]
             if progress.best is None or merit > progress.best:
                 progress = Progress(step, data, merit, step, evaluation)
-                _save(accelerator, model, core, config, output)
+                _save(accelerator, model, core, config, eval_set)
         elif last and not eval_set:
-            _save(accelerator, model, core, config, output)
+            _save(accelerator, model, core, config, train_set)
         if saves:
             checkpoints.save(accelerator, progress)
         window.pause(time.monotonic() - paused)
@@ -180,13 +183,19 @@ def _accumulate(
 
 
 def row_loss(rewards: Tensor, row: Row, batch: Sequence[Example], config: TrainConfig) -> tuple[Tensor, Tensor]:
-    """Summed weighted loss of the pairs of one row, and their statistics in the order of `STATISTICS`."""
+    """Summed weighted loss of the pairs of one row, and their statistics in the order of `STATISTICS`.
+
+    The loss of an ensemble is the mean over members of their losses, each pair counted as often as the member drew its
+    prompt; the statistics are those of the members' mean reward.
+    """
     pairs = pair_tensors(row, batch, rewards.device)
+    if rewards.dim() == 1:
+        loss = (pairs.weight * pair_losses(rewards, pairs, config)).sum()
+    else:
+        each = torch.stack([pair_losses(member, pairs, config) for member in rewards.unbind(1)], dim=1)
+        loss = (pairs.weight[:, None] * pairs.draws * each).sum() / rewards.shape[1]
+        rewards = rewards.mean(1)
     chosen, rejected = rewards[pairs.chosen], rewards[pairs.rejected]
-    losses = bradley_terry(chosen, rejected, target=pairs.target, margin=pairs.margin, smoothing=config.label_smoothing)
-    if config.center:
-        losses = losses + config.center * centering(chosen, rejected)
-    loss = (pairs.weight * losses).sum()
     with torch.no_grad():
         decided = (pairs.target == 1.0).float()
         gap = chosen - rejected
@@ -196,6 +205,13 @@ def row_loss(rewards: Tensor, row: Row, batch: Sequence[Example], config: TrainC
         statistics = torch.cat([torch.stack(sums), sizes, torch.stack([rewards.min(), rewards.max()])])
     assert statistics.numel() == len(STATISTICS)
     return loss, statistics
+
+
+def pair_losses(rewards: Tensor, pairs: PairTensors, config: TrainConfig) -> Tensor:
+    """Loss of each pair, (pair,), under the rewards (n,) of one model or member."""
+    chosen, rejected = rewards[pairs.chosen], rewards[pairs.rejected]
+    losses = bradley_terry(chosen, rejected, target=pairs.target, margin=pairs.margin, smoothing=config.label_smoothing)
+    return losses + config.center * centering(chosen, rejected) if config.center else losses
 
 
 def _require_finite(statistics: Tensor, norm: float, step: int, batch: Sequence[Example], progress: Progress) -> None:
@@ -231,8 +247,15 @@ def _evaluate(accelerator: Accelerator, model: Any, core: RewardModel, compariso
     return evaluate(ScoreTable.build(comparisons, ranked, prompt_keys=keys), resamples=500)
 
 
-def _save(accelerator: Accelerator, model: Any, core: RewardModel, config: TrainConfig, output: Path) -> None:
-    """Write model/ (and adapter/ under LoRA), scored in plain precision as everyone who loads it will."""
+def _save(
+    accelerator: Accelerator, model: Any, core: RewardModel, config: TrainConfig, known: Sequence[Comparison]
+) -> None:
+    """Write model/ (and adapter/ under LoRA), scored in plain precision as everyone who loads it will.
+
+    The members of an ensemble are centred on completions of the comparisons at hand.
+    """
+    output = Path(config.output)
+    center_on = [c for row in known[:CENTER_ROWS] for c in row.conversations()] if config.ensemble > 1 else []
     accelerator.wait_for_everyone()
     if accelerator.distributed_type == DistributedType.FSDP:
         state = accelerator.get_state_dict(model)
@@ -242,9 +265,9 @@ def _save(accelerator: Accelerator, model: Any, core: RewardModel, config: Train
     if accelerator.is_main_process:
         core.new_modules = ()
         try:
-            core.save(output / "model")
+            core.save(output / "model", center_on)
             if config.lora:
-                core.save_adapter(output / "adapter")
+                core.save_adapter(output / "adapter", center_on)
         except (OSError, SafetensorError) as error:
             raise TrainingError(
                 f"{output}: the model cannot be saved ({error}); make room and go on with --resume"

@@ -16,6 +16,7 @@ from torch import nn
 
 from guerdon.data.read import Dataset, load
 from guerdon.data.split import prompt_key, split
+from guerdon.model import members
 from guerdon.model.head import find_head
 from guerdon.model.reward import RewardModel
 from guerdon.train.config import TrainConfig
@@ -53,6 +54,7 @@ def start_model(config: TrainConfig, device: torch.device) -> RewardModel:
         seed=config.seed,
     )
     model = model.merged()  # a start from an adapter goes on from its weights
+    _set_members(model, config)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     if config.lora:
@@ -63,6 +65,21 @@ def start_model(config: TrainConfig, device: torch.device) -> RewardModel:
         model.trunk.use_flex()
     _silence_dropout(model.net)
     return model
+
+
+def _set_members(model: RewardModel, config: TrainConfig) -> None:
+    """As many heads as the run asks for. An ensemble that is trained on as a single model goes on from its mean."""
+    if config.ensemble == model.members:
+        return
+    if config.ensemble == 1:
+        members.collapse(model.net)
+    elif model.members == 1:
+        members.grow(model.net, config.ensemble, config.seed, model.has_new_head)
+    else:
+        raise ConfigError(
+            f"{config.model}: is an ensemble of {model.members}, not of {config.ensemble}; "
+            f"write --ensemble {model.members} to go on with its members, or leave it out to go on from their mean"
+        )
 
 
 def _with_lora(model: RewardModel, config: TrainConfig) -> RewardModel:
