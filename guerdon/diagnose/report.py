@@ -43,6 +43,7 @@ def write_report(
     ceiling: float | tuple[float, float] | None = None,
     examples: Sequence[Mistake] = (),
     facts: Mapping[str, str] | None = None,
+    sections: Sequence[Html] = (),
 ) -> None:
     """Write the report; an old one is replaced once the new one is whole.
 
@@ -51,6 +52,7 @@ def write_report(
     metrics      rows of `metrics.jsonl` with `step`, `loss`, `accuracy`, and `eval_nll`, `eval_accuracy` where measured
     ceiling      best accuracy that label noise allows, a number or a (low, high) range, as shares
     examples     what `worst_mistakes` found
+    sections     more of the page, such as the probes' own section, before the mistakes
     facts        what to know to repeat the run: data, model, contract, versions
 
     Raises ConfigError when matplotlib is missing or the file cannot be written.
@@ -65,7 +67,7 @@ def write_report(
     ]
     for name, table in tables.items():
         parts += _scores(name if len(tables) > 1 else "", table, evaluations.get(name))
-    parts += [*_slices(evaluations), *_mistakes(examples), *_facts(facts or {})]
+    parts += [*_slices(evaluations), *sections, *_mistakes(examples), *_facts(facts or {})]
     with replacing(path) as temporary:
         temporary.write_text(document(title, parts), encoding="utf-8", errors="replace")
 
