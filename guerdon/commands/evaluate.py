@@ -79,11 +79,11 @@ def evaluate(
     kept_out = ", ".join(f"{count} {reason}" for reason, count in comparisons.dropped.items())
     if kept_out:
         print(f"kept out of {comparisons.rows} rows: {kept_out}")
-    if calibrate:
-        _store(model, reward_model.contract, sheet)
     record = result.to_dict() | {"calibration": sheet.to_dict()} | _label_noise(bound, measured)
     record |= {"rows": comparisons.rows, "dropped": comparisons.dropped, "model": model, "data": list(data)}
     write_json(json, record | {"contract": reward_model.contract.hash if reward_model.contract else None})
+    if calibrate:
+        _store(model, reward_model.contract, sheet)
 
 
 def _ceiling(known: float | None, agreement: float | None) -> tuple[float, float] | None:

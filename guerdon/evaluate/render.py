@@ -37,6 +37,8 @@ def render(
     groups = (_accuracy(e), _ceiling(e, ceiling, agreement), _trivial(e), _counts(e), _margins(e, calibration))
     sure = () if calibration is None else _sure(calibration)
     parts: list[RenderableType] = [_main(head, [*groups, sure])]
+    if ceiling is not None and not math.isnan(e.accuracy):
+        parts.append(Text(f" {_of_ceiling(e.accuracy, *_range_of(ceiling))}"))
     if len(e.by_source) > 1:
         parts.append(_slices("By source", "source", dict(e.by_source)))
     if len(e.by_strength) > 1:
@@ -88,12 +90,8 @@ def _ceiling(e: Evaluation, ceiling: Ceiling, agreement: Agreement | None) -> It
         meaning = f"two raters, {agreement.pairs:,} pairs judged more than once{unnamed}"
         yield "agreement", _percent(agreement.share), interval, meaning
     if ceiling is not None:
-        low, high = ceiling if isinstance(ceiling, tuple) else (ceiling, ceiling)
+        low, high = _range_of(ceiling)
         yield "ceiling", _percent(high), "" if low == high else _interval(low, high), "best that label noise allows"
-        if not math.isnan(e.accuracy):
-            least, most = (f"{100 * min(1.0, e.accuracy / end):.0f}" for end in (high, low))
-            of = f"{least} %" if least == most else f"{least} to {most} %"
-            yield "", "", "", f"{100 * e.accuracy:.1f} % is {of} of what these labels allow"
 
 
 def _trivial(e: Evaluation) -> Iterator[Line]:
@@ -142,6 +140,16 @@ def _sure(c: Calibration) -> Iterator[Line]:
     else:
         kept = f"{_percent(t.coverage)} of {t.n:,} independent pairs, {_percent(t.error)} wrong here"
         yield "trust above", f"{t.margin:.3g}", "", f"|margin|: {promise}; keeps {kept}"
+
+
+def _of_ceiling(accuracy: float, low: float, high: float) -> str:
+    """72.0 % is 96 % of what these labels allow; a range where the ceiling is one."""
+    least, most = (f"{100 * min(1.0, accuracy / end):.0f}" for end in (high, low))
+    return f"{100 * accuracy:.1f} % is {least if least == most else f'{least} to {most}'} % of what these labels allow."
+
+
+def _range_of(ceiling: float | tuple[float, float]) -> tuple[float, float]:
+    return ceiling if isinstance(ceiling, tuple) else (ceiling, ceiling)
 
 
 def _slices(title: str, name: str, slices: dict[str, Slice]) -> Table:

@@ -110,7 +110,7 @@ class Contract:
         if claimed != contract.hash:
             raise ContractError(f"{path}: was edited by hand (hash {claimed} does not fit); copy it from the original")
         t = contract.temperature
-        if t is not None and not (isinstance(t, int | float) and math.isfinite(t) and t > 0):
+        if t is not None and not (type(t) in (int, float) and math.isfinite(t) and t > 0):
             raise ContractError(
                 f"{path}: temperature is {t!r}, not a positive number; run guerdon evaluate --calibrate anew"
             )
