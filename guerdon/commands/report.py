@@ -79,7 +79,9 @@ def write_run_report(
     from guerdon.types import ConfigError
 
     if not (run / "run.json").is_file():
-        raise ConfigError(f"{run}: holds no finished run; train one: guerdon train --output {run}, or finish it with --resume")
+        raise ConfigError(
+            f"{run}: holds no finished run; train one: guerdon train --output {run}, or finish it with --resume"
+        )
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     config = from_yaml(run / "config.yaml")

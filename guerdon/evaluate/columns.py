@@ -58,6 +58,17 @@ def floats(values: Sequence[Any]) -> Floats:
     return np.array([math.nan if value is None else float(value) for value in values], dtype=np.float64)
 
 
+def plain(value: Any) -> Any:
+    """A record as JSON holds it: None left out of mappings, a number that is not finite as None."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
 def _open_text(path: Path, at: Path, mode: str) -> Any:
     """`at` opened as text, packed or not as the name of `path` says."""
     if path.suffix == ".gz":

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from guerdon.evaluate.calibration import brier, credit, ece, equal_mass_bins, nll, reliability
-from guerdon.evaluate.columns import Floats
+from guerdon.evaluate.columns import Floats, plain
 from guerdon.evaluate.intervals import ceiling, prompt_bootstrap
+from guerdon.evaluate.paired import prompt_effect, smallest_difference
 from guerdon.evaluate.table import PairTable, ScoreTable
+from guerdon.evaluate.trivial import Baseline, LengthControl, baselines, length_control
 
-__all__ = ["Evaluation", "Slice", "ceiling", "evaluate", "reliability"]
+__all__ = ["Evaluation", "Slice", "ceiling", "evaluate", "reliability", "warn_of_leakage"]
 
 QUANTILES = (5, 25, 50, 75, 95)
 STRENGTHS = ("weak", "middle", "strong")
+DISCORDANCE = 0.25  # share of pairs that just one of two good models gets right, as a rule
 COLLAPSE_NLL = 1e-3  # nats from ln 2
 COLLAPSE_MARGIN = 0.02  # below this 95 % of the margins say "I do not know": p stays between .495 and .505
 
@@ -67,10 +70,14 @@ class Evaluation:
     longer_wins_low: float
     longer_wins_high: float
     shorter_wins: float
+    design_effect: float
+    smallest_difference: float
+    baselines: Mapping[str, Baseline]
     by_source: Mapping[str, Slice]
     by_strength: Mapping[str, Slice]
     collapsed: bool
     warnings: tuple[str, ...]
+    length: LengthControl | None = None
     kendall_tau: float | None = None
     gold_accuracy: float | None = None
     gold_accuracy_low: float | None = None
@@ -80,20 +87,25 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain JSON types; a number that is not finite becomes None, what does not apply is left out."""
-        record: dict[str, Any] = _plain({name: value for name, value in asdict(self).items() if value is not None})
+        record: dict[str, Any] = plain({name: value for name, value in asdict(self).items() if value is not None})
         return record
 
 
-def evaluate(table: ScoreTable, *, seed: int = 0, resamples: int = 2000) -> Evaluation:
+def evaluate(
+    table: ScoreTable, *, without_prompt: ScoreTable | None = None, seed: int = 0, resamples: int = 2000
+) -> Evaluation:
     """Measure how well the scores order the completions as the labels (and the gold reward, if any) do.
 
     Accuracy and calibration use decided pairs with two scored completions; tied and unscored pairs are counted apart.
+    `without_prompt` holds the scores of the same rows with the prompt removed, see `trivial.score_without_prompt`.
     """
     every = table.pairs()
     pairs = every.where(every.is_decided & every.is_scored)
     right = credit(pairs.margin)
     low, high = prompt_bootstrap(right, pairs.group, seed=seed, resamples=resamples)
-    longer, longer_low, longer_high = _longer_wins(pairs, seed, resamples)
+    trivial = baselines(table, pairs, without_prompt=without_prompt, seed=seed, resamples=resamples)
+    longer = trivial["longer"]
+    effect = prompt_effect(right, pairs.group)
     likelihood = _mean(nll(pairs.margin))
     collapsed = _is_collapsed(pairs.margin, likelihood)
     rewards = table.score[np.isfinite(table.score)]
@@ -115,10 +127,13 @@ def evaluate(table: ScoreTable, *, seed: int = 0, resamples: int = 2000) -> Eval
         margin_quantiles=_quantiles(pairs.margin),
         reward_mean=_mean(rewards),
         reward_std=float(rewards.std()) if len(rewards) else math.nan,
-        longer_wins=longer,
-        longer_wins_low=longer_low,
-        longer_wins_high=longer_high,
-        shorter_wins=1 - longer,
+        longer_wins=longer.accuracy,
+        longer_wins_low=longer.low,
+        longer_wins_high=longer.high,
+        shorter_wins=1 - longer.accuracy,
+        design_effect=effect,
+        smallest_difference=smallest_difference(DISCORDANCE, len(pairs), effect=effect),
+        baselines=trivial,
         by_source={
             str(name) or "unnamed": _slice(pairs, pairs.source == name, seed, resamples)
             for name in np.unique(pairs.source)
@@ -126,9 +141,23 @@ def evaluate(table: ScoreTable, *, seed: int = 0, resamples: int = 2000) -> Eval
         by_strength=_by_strength(pairs, seed, resamples),
         collapsed=collapsed,
         warnings=_warnings(collapsed, len(pairs), unscored, len(every), score_ties),
+        length=length_control(table, pairs, seed=seed, resamples=resamples),
         kendall_tau=_kendall_tau(every),
         **gold,
     )
+
+
+def warn_of_leakage(evaluation: Evaluation, highest: float) -> Evaluation:
+    """The same record, with a warning when even the lower end of its accuracy lies above `highest`, the largest
+    accuracy that the noise of the labels allows.
+    """
+    if not evaluation.accuracy_low > highest:
+        return evaluation
+    line = (
+        f"Accuracy lies above the ceiling: at least {100 * evaluation.accuracy_low:.1f} %, where labels this noisy allow "
+        f"{100 * highest:.1f} %. Suspect leakage: look for these prompts in the training data, and for copied rows."
+    )
+    return replace(evaluation, warnings=(*evaluation.warnings, line))
 
 
 def _mean(values: Floats) -> float:
@@ -138,12 +167,6 @@ def _mean(values: Floats) -> float:
 def _quantiles(margin: Floats) -> dict[str, float]:
     values = np.quantile(margin, np.array(QUANTILES) / 100) if len(margin) else np.full(len(QUANTILES), math.nan)
     return {str(q): float(value) for q, value in zip(QUANTILES, values, strict=True)}
-
-
-def _longer_wins(pairs: PairTable, seed: int, resamples: int) -> tuple[float, float, float]:
-    known = np.isfinite(pairs.chars)
-    values = credit(pairs.chars[known])
-    return _mean(values), *prompt_bootstrap(values, pairs.group[known], seed=seed, resamples=resamples)
 
 
 def _slice(pairs: PairTable, keep: NDArray[np.bool_], seed: int, resamples: int) -> Slice:
@@ -218,13 +241,3 @@ def _warnings(collapsed: bool, n: int, unscored: int, pairs: int, score_ties: in
             "see whether truncation makes their answers the same."
         )
     return tuple(lines)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items() if item is not None}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -9,12 +9,14 @@ scores them again; ids must match exactly and scores within tolerance, or nothin
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
+from guerdon.files import write_text
 from guerdon.model.encode import Truncation
 from guerdon.types import ContractError, Conversation
 
@@ -51,6 +53,7 @@ class Contract:
     higher_is        `better`: the direction of the label
     shares_prefix    whether scores of a prompt tree equal scores of single conversations for this architecture
     golden           fixed conversations with their ids and scores
+    temperature      preference probability = sigmoid(score difference / temperature); None until it was measured
     """
 
     template_hash: str
@@ -67,16 +70,21 @@ class Contract:
     offset: float = 0.0
     higher_is: str = "better"
     version: int = VERSION
+    temperature: float | None = None
 
     @property
     def hash(self) -> str:
         """Fingerprint of the whole contract, golden scores included: two models with one hash give one reward."""
-        return sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        record = asdict(self)
+        del record["temperature"]  # it reads scores and does not change them: the calibrated reward is the same reward
+        return sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
 
     def write(self, folder: Path) -> None:
-        """Write `scoring_contract.json` into a checkpoint folder."""
-        text = json.dumps(asdict(self) | {"hash": self.hash}, indent=1, ensure_ascii=True)
-        (folder / FILE).write_text(text + "\n", encoding="utf-8")
+        """Write `scoring_contract.json` into a checkpoint folder, in one piece."""
+        record = asdict(self) | {"hash": self.hash}
+        if self.temperature is None:
+            del record["temperature"]  # so that releases that do not know it read the file
+        write_text(folder / FILE, json.dumps(record, indent=1, ensure_ascii=True) + "\n")
 
     @staticmethod
     def read(folder: Path) -> Contract | None:
@@ -101,6 +109,11 @@ class Contract:
             ) from error
         if claimed != contract.hash:
             raise ContractError(f"{path}: was edited by hand (hash {claimed} does not fit); copy it from the original")
+        t = contract.temperature
+        if t is not None and not (type(t) in (int, float) and math.isfinite(t) and t > 0):
+            raise ContractError(
+                f"{path}: temperature is {t!r}, not a positive number; run guerdon evaluate --calibrate anew"
+            )
         return contract
 
 

@@ -26,6 +26,8 @@ class Ensemble:
     its mean reward over the golden rows of its contract, until `center` is given conversations nearer to the use.
     """
 
+    contract = None  # each member has its own
+
     def __init__(self, models: Sequence[RewardModel], reward: str = "mean") -> None:
         if len(models) < 2:
             raise ConfigError("an ensemble needs at least two reward models; name them separated by commas")

@@ -288,6 +288,8 @@ class RewardModel(nn.Module):
             GoldenRow(tuple({"role": m["role"], "content": m["content"]} for m in messages), item.ids, score.mean)
             for messages, item, score in zip(probes, encoded, scores, strict=True)
         )
+        old = self.contract
+        is_same = old is not None and old.golden == golden  # after training the old temperature means nothing
         return Contract(
             template_hash=template_hash(self.encoder.tokenizer),
             pad_token_id=int(self.encoder.tokenizer.pad_token_id),
@@ -298,8 +300,9 @@ class RewardModel(nn.Module):
             dtype=self.dtype,
             shares_prefix=self.shares_prefix,
             golden=golden,
-            scale=self.contract.scale if self.contract else 1.0,
-            offset=self.contract.offset if self.contract else 0.0,
+            scale=old.scale if old else 1.0,
+            offset=old.offset if old else 0.0,
+            temperature=old.temperature if old and is_same else None,
         )
 
     def _enforce(self, contract: Contract, where: str) -> None:
