@@ -27,21 +27,22 @@ def alpaca_eval(data: Path, splits: tuple[str, ...] = SPLITS) -> CandidateTable:
     answered: dict[str, set[str]] = {}
     for row in rows:
         answered.setdefault(row["instruction"], set()).add(row["model"])
-    return _table([row for row in rows if answered[row["instruction"]] == models], "model", "model")
+    return _table([row for row in rows if answered[row["instruction"]] == models], "model")
 
 
 def bon_tulu(data: Path, splits: tuple[str, ...] = SPLITS) -> CandidateTable:
     """Eleven samples of tulu-2-dpo-13b for each instruction."""
-    return _table(list(_rows(data / "bon-tulu13b", splits)), "candidate", "generator_2")
+    rows = [row | {"model": "tulu-2-dpo-13b"} for row in _rows(data / "bon-tulu13b", splits)]
+    return _table(rows, "candidate")
 
 
-def _table(rows: list[dict[str, Any]], candidate: str, source: str) -> CandidateTable:
+def _table(rows: list[dict[str, Any]], candidate: str) -> CandidateTable:
     return CandidateTable.build(
         [row["instruction"] for row in rows],
         [None] * len(rows),
         completion=[row[candidate] for row in rows],
         gold=[row["preference"] - 1 for row in rows],
-        source=[row.get(source) or "" for row in rows],
+        source=[row["model"] for row in rows],
         text=[row["output_2"] for row in rows],
     )
 
