@@ -30,25 +30,28 @@ def _optimising(found: Overoptimisation) -> Iterator[Advice]:
     n, gold, peak = int(found.n[-1]), found.reward.gold, found.reward.peak
     if found.reward.proxy.mean[-1] == 0:
         yield Advice("The reward gives all answers to a prompt the same score: there is nothing to optimise.", True)
-    if gold is None or peak is None:
+    if gold is None or peak is None or found.reward.regret is None:
         yield Advice(
             "No gold values: the table shows how fast the reward rises, and hacking cannot be seen without gold. Have "
             "the answers judged by something the reward was not trained on (raters, a held-out reward model, a judge).",
             True,
         )
         return
-    regret = found.reward.regret.mean[-1] if found.reward.regret else float("nan")
-    if gold.low[-1] <= found.base[2] and gold.mean[-1] <= found.base[0]:
-        yield Advice(
-            f"The best of {n} by this reward is worth no more than a random answer ({_number(gold.mean[-1])} against "
-            f"{_number(found.base[0])}). Do not optimise it.",
-            True,
-        )
-    elif peak.is_significant:
+    regret, most = found.reward.regret.mean[-1], found.reward.regret.high[-1]
+    values = f"{_number(gold.mean[-1])} against {_number(found.base[0])}"
+    if peak.is_significant and peak.n > 1:
         yield Advice(
             f"Gold is highest at best of {peak.n} (95 % interval {peak.n_low} to {peak.n_high}) and then falls by "
             f"{_number(peak.fall)} (p = {peak.p:.3f}) while the reward keeps rising: beyond this the reward is hacked. "
             f"Pick the best of about {peak.n}, stop training a policy early, or train on fresh comparisons of the winners.",
+            True,
+        )
+        if gold.mean[-1] <= found.base[0]:
+            yield Advice(f"At best of {n} its winners are worth less than random answers ({values}).", True)
+    elif most >= 1:  # the paired interval of regret holds chance
+        yield Advice(
+            f"The best of {n} by this reward is not shown to be worth more than a random answer ({values}). "
+            "Do not optimise it.",
             True,
         )
     elif peak.fall > 0:
@@ -61,7 +64,7 @@ def _optimising(found: Overoptimisation) -> Iterator[Advice]:
             f"Gold still rises at best of {n}, the largest that these pools allow: no over-optimisation in this range. "
             "A policy trained by reinforcement goes further than best-of-n; look again with larger pools."
         )
-    if regret == regret:
+    if regret < 1:
         yield Advice(
             f"At best of {n} it gains {100 * (1 - regret):.0f} % of what picking by gold itself would gain; "
             "the rest is what a better reward could still win."

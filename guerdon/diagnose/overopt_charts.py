@@ -121,7 +121,7 @@ def _mark_peak(axes: Any, found: Overoptimisation, scale: float) -> None:
     axes.plot([peak.n], [at], "o", color=ACCENT, markersize=10, markerfacecolor="none", markeredgewidth=1.8)
     text = f"gold peaks at {peak.n}" if peak.fall > 0 else "gold still rising"
     axes.annotate(
-        text, (peak.n, at), (0, -16), "data", "offset pixels", ha="right", va="top", color=ACCENT, fontsize=12
+        text, (peak.n, at), (-6, -26), "data", "offset pixels", ha="right", va="top", color=ACCENT, fontsize=12
     )
     if fit is not None and not fit.refusal:
         d = np.sqrt(found.kl)

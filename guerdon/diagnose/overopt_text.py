@@ -14,6 +14,8 @@ from guerdon.diagnose.overopt import Overoptimisation
 from guerdon.diagnose.overopt_advice import advise
 from guerdon.evaluate.best_of_n import Curve
 
+NAME = 30  # characters of a name in a table
+
 
 def render(found: Overoptimisation, title: str) -> RenderableType:
     """Tables of the ladder, the ensemble rules and the winners, then the advice, warnings with a mark."""
@@ -39,16 +41,12 @@ def _ladder(found: Overoptimisation, title: str) -> Table:
 
 
 def _ensemble(found: Overoptimisation) -> Table:
-    table = _table("Ensemble", "reward", f"gold at {found.n[-1]}", "95 %", "peak", "fall", "p", "above one member")
+    table = _table("Ensemble", f"best of {found.n[-1]}", "gold", "95 %", "peak", "fall", "above one member")
     for ladder in (*found.ensemble, *found.members):
         if ladder.gold is not None and ladder.peak is not None:
-            gain = (
-                "" if ladder.gain is None else f"{ladder.gain[0]:+.3g} ({ladder.gain[1]:+.3g} to {ladder.gain[2]:+.3g})"
-            )
-            peak = ladder.peak
-            p = f"{peak.p:.2g}" if peak.fall > 0 else ""
-            row = (_number(ladder.gold.mean[-1]), _span(ladder.gold, -1), f"{peak.n}", _number(peak.fall), p, gain)
-            table.add_row(ladder.name, *row)
+            gain = "" if ladder.gain is None else "{:+.2g} ({:+.2g} to {:+.2g})".format(*ladder.gain)
+            row = (_number(ladder.gold.mean[-1]), _span(ladder.gold, -1), f"{ladder.peak.n}", _number(ladder.peak.fall))
+            table.add_row(ladder.name, *row, gain)
     return table
 
 
@@ -61,7 +59,12 @@ def _winners(found: Overoptimisation) -> Table:
         values = [f"{scale * value:,.{0 if not unit else 1}f}{unit}" for value in (one.random, one.winner)]
         low, high = (f"{scale * value:+,.{0 if not unit else 1}f}" for value in (one.low, one.high))
         span = "–" if math.isnan(one.low) else f"{low} to {high}"
-        table.add_row(Text(one.name), *values, f"{one.change_sd:+.2f} SD", span)
+        table.add_row(
+            Text(one.name if len(one.name) <= NAME else one.name[: NAME - 1] + "…"),
+            *values,
+            f"{one.change_sd:+.2f} SD",
+            span,
+        )
     return table
 
 

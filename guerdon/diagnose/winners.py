@@ -107,17 +107,18 @@ def traits(table: CandidateTable, n: int, *, seed: int = 0, resamples: int = 200
 
 
 def tail_index(table: CandidateTable, *, seed: int = 0, resamples: int = 2000) -> Tail | None:
-    """Hill's index of the upper 5 % of standardised proxy minus standardised gold; None below 50 such errors.
+    """Hill's index of the upper 5 % of the reward's error; None below 50 such errors.
 
-    Proxy and gold are centred within each prompt and divided by their spread over all candidates, so the error is in
-    standard deviations. Heavy-tailed error lets a policy reach any proxy reward at little KL and no gold (Kwa et al.
-    2024, arXiv 2407.14503); light-tailed error does not.
+    The error is what is left of the reward when gold, in the units that fit best, is taken away: both are centred within
+    each prompt, and gold is scaled by the least-squares slope. It is given in its own standard deviations. Heavy-tailed
+    error lets a policy reach any reward at little KL and no gold (Kwa et al. 2024, arXiv 2407.14503); light does not.
     """
     starts = table.starts()
     proxy, gold = (within_prompt(values, starts) for values in (table.score, table.gold))
     if not proxy.any() or not gold.any():
         return None
-    error = proxy / proxy.std() - gold / gold.std()
+    error = proxy - gold * (proxy @ gold) / (gold @ gold)
+    error /= error.std() or 1.0
     threshold = float(np.quantile(error, 1 - TAIL))
     above = error > threshold
     if threshold <= 0 or above.sum() < 50:
