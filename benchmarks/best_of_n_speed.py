@@ -39,6 +39,16 @@ if case == "bootstrap":
     start = time.perf_counter()
     resampled_means(found.reshape(prompts, -1))
     seconds = time.perf_counter() - start
+if case == "report":
+    from guerdon.diagnose.overopt import overoptimisation
+    from guerdon.evaluate.candidates import CandidateTable
+    from guerdon.evaluate.pools import Pool
+    blank = np.full(len(gold), "", dtype=object)
+    names = np.repeat(np.arange(prompts).astype(str).astype(object), candidates)
+    table = CandidateTable(names, blank, score, gold, np.exp(rng.normal(size=len(gold))), blank, np.zeros((len(gold), 0)), blank)
+    start = time.perf_counter()
+    overoptimisation(Pool(table, {}, True, {}))
+    seconds = time.perf_counter() - start
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps({"points": len(n), "seconds": seconds, "input": before, "peak": peak}))
 """
@@ -46,6 +56,7 @@ CASES = {
     "grid": "estimator, proxy and gold, on the grid of a report",
     "ties": "the same with tied scores",
     "every n": "the same at every n",
+    "report": "the whole measurement: ladder, oracle, length, fits, winners, tail, with intervals",
     "bootstrap": "2,000 resamples over prompts of both curves",
 }
 

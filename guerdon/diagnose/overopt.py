@@ -15,7 +15,7 @@ import numpy as np
 
 from guerdon.diagnose.kl_fits import Fit, fit_best_of_n
 from guerdon.diagnose.winners import Example, Tail, Trait, tail_index, traits, within_prompt, worst_picks
-from guerdon.evaluate.best_of_n import Curve, best_of_n, curve, grid, kl_nats, resampled_means
+from guerdon.evaluate.best_of_n import Curve, best_of_n, curve, grid, interval, kl_nats, resampled_means
 from guerdon.evaluate.candidates import CandidateTable
 from guerdon.evaluate.columns import Floats, Ints
 from guerdon.evaluate.ensemble_rules import combine, parse_rule, standardise
@@ -151,13 +151,14 @@ def overoptimisation(
     draws = resampled_means(per_prompt, seed=seed, resamples=resamples) if len(starts) > 2 else per_prompt[:0]
     means = dict(zip(estimates, np.split(per_prompt.mean(axis=0), len(estimates)), strict=True))
     resampled = dict(zip(estimates, np.split(draws, len(estimates), axis=1), strict=True))
-    ladders = [_ladder(name, n, means, resampled, count if count > 1 else 0) for name in rewards]
+    prompts = len(starts) - 1
+    ladders = [_ladder(name, n, means, resampled, prompts, count if count > 1 else 0) for name in rewards]
     gold = pool.has_gold
-    first = curve(means["gold of score"], resampled["gold of score"]) if gold else None
+    first = ladders[0].gold
     return Overoptimisation(
         n=n,
         kl=kl_nats(n),
-        prompts=len(starts) - 1,
+        prompts=prompts,
         candidates=len(table),
         left_out=left_out,
         base=(float(first.mean[0]), float(first.low[0]), float(first.high[0])) if first else (math.nan,) * 3,
@@ -165,9 +166,9 @@ def overoptimisation(
         reward=ladders[0],
         ensemble=tuple(ladder for ladder in ladders[1:] if not ladder.name.startswith("member ")),
         members=tuple(ladder for ladder in ladders[1:] if ladder.name.startswith("member ")),
-        oracle=curve(means["oracle"], resampled["oracle"]) if gold else None,
-        length=curve(means["length"], resampled["length"]) if "length" in means else None,
-        length_gap=_difference("gold of score", "length", means, resampled) if "length" in means else None,
+        oracle=curve(means["oracle"], resampled["oracle"], prompts) if gold else None,
+        length=curve(means["length"], resampled["length"], prompts) if "length" in means else None,
+        length_gap=_difference("gold of score", "length", means, resampled, prompts) if "length" in means else None,
         winners=tuple(traits(table, int(n[-1]), seed=seed, resamples=resamples)),
         tail=tail_index(table, seed=seed, resamples=resamples) if gold else None,
         examples=tuple(worst_picks(table, pool.prompts, examples)) if gold else (),
@@ -213,21 +214,23 @@ def _estimates(
     return found
 
 
-def _ladder(name: str, n: Ints, means: dict[str, Floats], draws: dict[str, Floats], members: int) -> Ladder:
-    proxy = curve(means[f"proxy of {name}"], draws[f"proxy of {name}"])
+def _ladder(
+    name: str, n: Ints, means: dict[str, Floats], draws: dict[str, Floats], prompts: int, members: int
+) -> Ladder:
+    proxy = curve(means[f"proxy of {name}"], draws[f"proxy of {name}"], prompts)
     key = f"gold of {name}"
     if key not in means:
         return Ladder(name, proxy)
     gold, gold_draws = means[key], draws[key]
-    regret = curve(_regret(gold, means["oracle"]), _regret(gold_draws, draws["oracle"]))
+    regret = curve(_regret(gold, means["oracle"]), _regret(gold_draws, draws["oracle"]), prompts)
     gain = None
     if members:
         singles = [f"gold of member {i + 1}" for i in range(members)]
         average = {"average": np.mean([means[single] for single in singles], axis=0), key: gold}
         drawn = {"average": np.mean([draws[single] for single in singles], axis=0), key: gold_draws}
-        gain = _difference(key, "average", average, drawn)
+        gain = _difference(key, "average", average, drawn, prompts)
     fit = fit_best_of_n(n, gold, gold_draws)
-    return Ladder(name, proxy, curve(gold, gold_draws), regret, _peak(n, gold, gold_draws), fit, gain)
+    return Ladder(name, proxy, curve(gold, gold_draws, prompts), regret, _peak(n, gold, gold_draws, prompts), fit, gain)
 
 
 def _regret(gold: Floats, oracle: Floats) -> Floats:
@@ -237,7 +240,7 @@ def _regret(gold: Floats, oracle: Floats) -> Floats:
     return share
 
 
-def _peak(n: Ints, gold: Floats, draws: Floats) -> Peak:
+def _peak(n: Ints, gold: Floats, draws: Floats, prompts: int) -> Peak:
     """The highest gold, and how far chance alone would make the last point lie below the highest.
 
     p is that of a one-sided max test: resampled curves are centred on the estimate, so that under a flat truth each
@@ -247,7 +250,7 @@ def _peak(n: Ints, gold: Floats, draws: Floats) -> Peak:
     fall = float(gold[at] - gold[last])
     if not len(draws):
         return Peak(int(n[at]), int(n[at]), int(n[at]), float(gold[at]), fall, math.nan, math.nan, math.nan)
-    low, high = np.quantile(draws[:, at] - draws[:, last], [0.025, 0.975])
+    low, high = interval(draws[:, at] - draws[:, last], prompts)
     noise = draws - gold
     chance = (noise - noise[:, -1:]).max(axis=1)
     p = float((1 + np.sum(chance >= fall)) / (1 + len(draws)))
@@ -255,9 +258,11 @@ def _peak(n: Ints, gold: Floats, draws: Floats) -> Peak:
     return Peak(int(n[at]), int(ends[0]), int(ends[1]), float(gold[at]), fall, float(low), float(high), p)
 
 
-def _difference(one: str, other: str, means: dict[str, Floats], draws: dict[str, Floats]) -> tuple[float, float, float]:
+def _difference(
+    one: str, other: str, means: dict[str, Floats], draws: dict[str, Floats], prompts: int
+) -> tuple[float, float, float]:
     """Difference of two curves at the largest n, with its paired interval."""
-    found = curve(means[one][-1:] - means[other][-1:], draws[one][:, -1:] - draws[other][:, -1:])
+    found = curve(means[one][-1:] - means[other][-1:], draws[one][:, -1:] - draws[other][:, -1:], prompts)
     return float(found.mean[0]), float(found.low[0]), float(found.high[0])
 
 

@@ -50,7 +50,7 @@ def ladder_chart(found: Overoptimisation) -> str:
         spoken += (
             f"; gold goes from {gold.mean[0]:.3g} to {gold.mean[-1]:.3g}, highest at best of {found.reward.peak.n}"
         )
-    return draw(spoken, WIDE, 400, (58, 118, 46, 48), paint)
+    return draw(spoken, WIDE, 408, (58, 118, 54, 48), paint)
 
 
 def rule_panels(found: Overoptimisation) -> list[tuple[str, str]]:
@@ -121,7 +121,7 @@ def _mark_peak(axes: Any, found: Overoptimisation, scale: float) -> None:
     axes.plot([peak.n], [at], "o", color=ACCENT, markersize=10, markerfacecolor="none", markeredgewidth=1.8)
     text = f"gold peaks at {peak.n}" if peak.fall > 0 else "gold still rising"
     axes.annotate(
-        text, (peak.n, at), (-6, -26), "data", "offset pixels", ha="right", va="top", color=ACCENT, fontsize=12
+        text, (peak.n, at), (-2, -40), "data", "offset pixels", ha="right", va="top", color=ACCENT, fontsize=12
     )
     if fit is not None and not fit.refusal:
         d = np.sqrt(found.kl)
@@ -146,7 +146,7 @@ def _log_axis(axes: Any, n: Ints, with_kl: bool) -> None:
         top.set_xticks([], minor=True)
         top.tick_params(length=0, pad=3)
         top.spines["top"].set_visible(False)
-        top.set_xlabel("log n − (n−1)/n, nats")
+        top.set_xlabel("log n − (n−1)/n, nats", labelpad=7)
 
 
 def _change(trait: Trait) -> str:

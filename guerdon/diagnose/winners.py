@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from guerdon.evaluate.best_of_n import resampled_means, win_probability
+from guerdon.evaluate.best_of_n import interval, resampled_means, win_probability
 from guerdon.evaluate.candidates import CandidateTable
 from guerdon.evaluate.columns import Floats, Ints
 
@@ -96,10 +96,7 @@ def traits(table: CandidateTable, n: int, *, seed: int = 0, resamples: int = 200
     random = [np.add.reduceat(feature, starts[:-1]) @ (1 / sizes) / prompts for feature in features.values()]
     spread = [float(feature.std()) or math.nan for feature in features.values()]
     change = per_prompt.mean(axis=0)
-    if prompts > 1:
-        low, high = np.quantile(resampled_means(per_prompt, seed=seed, resamples=resamples), [0.025, 0.975], axis=0)
-    else:
-        low = high = np.full(len(features), math.nan)
+    low, high = interval(resampled_means(per_prompt, seed=seed, resamples=resamples), prompts)
     return [
         Trait(name, *map(float, (r, max(r + c, 0.0), c, a, b, c / sd, a / sd, b / sd)))
         for name, r, c, a, b, sd in zip(features, random, change, low, high, spread, strict=True)
@@ -127,7 +124,7 @@ def tail_index(table: CandidateTable, *, seed: int = 0, resamples: int = 2000) -
     sums = np.stack([np.add.reduceat(values, starts[:-1]) for values in (logs, above.astype(np.float64))], axis=1)
     hill = sums[:, 0].sum() / sums[:, 1].sum()
     drawn = resampled_means(sums, seed=seed, resamples=resamples)
-    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975]) if len(sums) > 1 else (math.nan, math.nan)
+    low, high = interval(drawn[:, 0] / drawn[:, 1], len(sums))
     return Tail(float(hill), float(low), float(high), NORMAL, LAPLACE, threshold, int(above.sum()))
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from guerdon.evaluate.columns import Floats, Ints
 
@@ -118,12 +119,23 @@ def resampled_means(per_prompt: Floats, *, seed: int = 0, resamples: int = 2000)
     return means
 
 
-def curve(mean: Floats, draws: Floats) -> Curve:
-    """A curve from its estimate (n,) and its resampled values (resamples, n); fewer than two draws give no interval."""
-    if len(draws) < 2:
-        return Curve(mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan))
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return Curve(mean, low, high)
+def curve(mean: Floats, draws: Floats, prompts: int) -> Curve:
+    """A curve from its estimate (n,) and its resampled values (resamples, n)."""
+    return Curve(mean, *interval(draws, prompts))
+
+
+def interval(draws: Floats, prompts: int) -> tuple[Floats, Floats]:
+    """95 % percentiles of (resamples, ...) means over this many prompts, widened as Hesterberg (2015, arXiv 1411.5279).
+
+    Plain percentiles are those of a normal without the n-1: too narrow for few prompts. The tail share is that of
+    sqrt(n / (n-1)) t_{n-1}: 2.1 % for 50 prompts, 2.5 % for many. NaN below two prompts.
+    """
+    if prompts < 2:
+        nothing = np.full(draws.shape[1:], np.nan)
+        return nothing, nothing
+    tail = float(stats.norm.cdf(math.sqrt(prompts / (prompts - 1)) * stats.t.ppf((1 - LEVEL) / 2, prompts - 1)))
+    low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
+    return low, high
 
 
 def _ranked(score: Floats, begins: Ints, size: int) -> tuple[Ints, Ints | None]:

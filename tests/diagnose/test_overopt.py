@@ -6,6 +6,7 @@ import json
 import math
 import re
 from dataclasses import fields, replace
+from inspect import signature
 from itertools import combinations
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from scipy import integrate, stats
 
 from benchmarks.pools import alpaca_eval
 from guerdon.cli import main
+from guerdon.commands.overopt import overopt
 from guerdon.diagnose.kl_fits import Fit
-from guerdon.diagnose.overopt import Ladder, Overoptimisation, Peak, overoptimisation
+from guerdon.diagnose.overopt import RULES, Ladder, Overoptimisation, Peak, overoptimisation
 from guerdon.diagnose.overopt_advice import advise
 from guerdon.diagnose.winners import LAPLACE, NORMAL, Example, Tail, Trait, tail_index, traits
 from guerdon.evaluate.best_of_n import Curve, best_of_n
@@ -275,6 +277,10 @@ def test_command_without_gold_makes_a_page_too(tmp_path, capsys):
     main(["diagnose", "overopt", str(pool), "--html", str(page), "--resamples", "50"])
     assert "cannot be seen without gold" in capsys.readouterr().out.replace("\n", " ").replace("  ", " ")
     assert "The reward alone" in page.read_text()
+
+
+def test_command_offers_the_rules_that_are_measured_by_default():
+    assert signature(overopt).parameters["rules"].default == RULES
 
 
 def test_command_names_what_is_wrong(tmp_path, capsys):

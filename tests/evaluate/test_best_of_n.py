@@ -14,6 +14,7 @@ from guerdon.evaluate.best_of_n import (
     best_of_n,
     curve,
     grid,
+    interval,
     kl_nats,
     pick_weights,
     resampled_means,
@@ -151,10 +152,22 @@ def test_bootstrap_is_paired_and_has_the_right_spread():
     draws = resampled_means(np.hstack([values, values + 1]), seed=3, resamples=4000)
     assert draws[:, 1] - draws[:, 0] == pytest.approx(np.ones(4000))
     assert draws[:, 0].std() == pytest.approx(values.std() / 20, rel=0.05)
-    band = curve(values.mean(0), draws[:, :1])
+    band = curve(values.mean(0), draws[:, :1], 400)
     half = 1.96 * values.std() / 20
     assert band.low[0] == pytest.approx(values.mean() - half, abs=0.15 * half)
     assert band.high[0] == pytest.approx(values.mean() + half, abs=0.15 * half)
+
+
+def test_intervals_are_wider_for_few_prompts():
+    """Of a mean of normals: t times the unbiased standard error, although resampled means spread by less."""
+    from scipy import stats
+
+    rng = np.random.default_rng(8)
+    values = rng.normal(size=(8, 1))
+    low, high = interval(resampled_means(values, resamples=20_000), 8)
+    half = stats.t.ppf(0.975, 7) * values.std(ddof=1) / np.sqrt(8)
+    assert (high[0] - low[0]) / 2 == pytest.approx(half, rel=0.06)
+    assert np.isnan(interval(np.ones((10, 3)), 1)[0]).tolist() == [True] * 3
 
 
 @pytest.mark.parametrize(
