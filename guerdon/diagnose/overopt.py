@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -117,6 +117,17 @@ class Overoptimisation:
         return plain
 
 
+class Estimate(NamedTuple):
+    """A mean over prompts at each n, (len(n),), and the same resampled over prompts, (resamples, len(n))."""
+
+    mean: Floats
+    draws: Floats
+    prompts: int
+
+    def curve(self) -> Curve:
+        return curve(self.mean, self.draws, self.prompts)
+
+
 def overoptimisation(
     pool: Pool,
     *,
@@ -146,19 +157,14 @@ def overoptimisation(
         scaled = standardise(members, starts) if standardised else members
         rewards |= {str(rule): combine(scaled, rule) for rule in wanted}
         rewards |= {f"member {i + 1}": members[:, i] for i in range(count)}
-    estimates = _estimates(table, starts, rewards, n, pool.has_gold)
-    per_prompt = np.concatenate(list(estimates.values()), axis=1)
-    draws = resampled_means(per_prompt, seed=seed, resamples=resamples) if len(starts) > 2 else per_prompt[:0]
-    means = dict(zip(estimates, np.split(per_prompt.mean(axis=0), len(estimates)), strict=True))
-    resampled = dict(zip(estimates, np.split(draws, len(estimates), axis=1), strict=True))
-    prompts = len(starts) - 1
-    ladders = [_ladder(name, n, means, resampled, prompts, count if count > 1 else 0) for name in rewards]
+    estimates = _estimates(table, starts, rewards, n, pool.has_gold, seed, resamples)
+    ladders = [_ladder(name, n, estimates, count if count > 1 else 0) for name in rewards]
+    first, oracle, length = ladders[0].gold, estimates.get("oracle"), estimates.get("length")
     gold = pool.has_gold
-    first = ladders[0].gold
     return Overoptimisation(
         n=n,
         kl=kl_nats(n),
-        prompts=prompts,
+        prompts=len(starts) - 1,
         candidates=len(table),
         left_out=left_out,
         base=(float(first.mean[0]), float(first.low[0]), float(first.high[0])) if first else (math.nan,) * 3,
@@ -166,9 +172,9 @@ def overoptimisation(
         reward=ladders[0],
         ensemble=tuple(ladder for ladder in ladders[1:] if not ladder.name.startswith("member ")),
         members=tuple(ladder for ladder in ladders[1:] if ladder.name.startswith("member ")),
-        oracle=curve(means["oracle"], resampled["oracle"], prompts) if gold else None,
-        length=curve(means["length"], resampled["length"], prompts) if "length" in means else None,
-        length_gap=_difference("gold of score", "length", means, resampled, prompts) if "length" in means else None,
+        oracle=oracle.curve() if oracle else None,
+        length=length.curve() if length else None,
+        length_gap=_difference(estimates["gold of score"], length) if length else None,
         winners=tuple(traits(table, int(n[-1]), seed=seed, resamples=resamples)),
         tail=tail_index(table, seed=seed, resamples=resamples) if gold else None,
         examples=tuple(worst_picks(table, pool.prompts, examples)) if gold else (),
@@ -195,9 +201,15 @@ def _restricted(
 
 
 def _estimates(
-    table: CandidateTable, starts: Ints, rewards: dict[str, Floats], n: Ints, has_gold: bool
-) -> dict[str, Floats]:
-    """(prompts, len(n)) per curve: proxy and gold of each reward, oracle, length."""
+    table: CandidateTable,
+    starts: Ints,
+    rewards: dict[str, Floats],
+    n: Ints,
+    has_gold: bool,
+    seed: int,
+    resamples: int,
+) -> dict[str, Estimate]:
+    """Proxy and gold of each reward, oracle and length, all resampled by the same draws of prompts."""
     found: dict[str, Floats] = {}
     for name, reward in rewards.items():
         centred = within_prompt(reward, starts)
@@ -211,26 +223,26 @@ def _estimates(
         found["oracle"] = best_of_n(table.gold, table.gold, starts, n)[:, :, 0]
         if np.isfinite(table.chars).all():
             found["length"] = best_of_n(table.chars, table.gold, starts, n)[:, :, 0]
-    return found
+    per_prompt = np.concatenate(list(found.values()), axis=1)
+    prompts = len(per_prompt)
+    draws = resampled_means(per_prompt, seed=seed, resamples=resamples) if prompts > 1 else per_prompt[:0]
+    parts = zip(found, np.split(draws, len(found), axis=1), strict=True)
+    return {name: Estimate(found[name].mean(axis=0), part, prompts) for name, part in parts}
 
 
-def _ladder(
-    name: str, n: Ints, means: dict[str, Floats], draws: dict[str, Floats], prompts: int, members: int
-) -> Ladder:
-    proxy = curve(means[f"proxy of {name}"], draws[f"proxy of {name}"], prompts)
-    key = f"gold of {name}"
-    if key not in means:
+def _ladder(name: str, n: Ints, estimates: dict[str, Estimate], members: int) -> Ladder:
+    proxy, gold = estimates[f"proxy of {name}"].curve(), estimates.get(f"gold of {name}")
+    if gold is None:
         return Ladder(name, proxy)
-    gold, gold_draws = means[key], draws[key]
-    regret = curve(_regret(gold, means["oracle"]), _regret(gold_draws, draws["oracle"]), prompts)
+    oracle = estimates["oracle"]
+    regret = Estimate(_regret(gold.mean, oracle.mean), _regret(gold.draws, oracle.draws), gold.prompts)
     gain = None
     if members:
-        singles = [f"gold of member {i + 1}" for i in range(members)]
-        average = {"average": np.mean([means[single] for single in singles], axis=0), key: gold}
-        drawn = {"average": np.mean([draws[single] for single in singles], axis=0), key: gold_draws}
-        gain = _difference(key, "average", average, drawn, prompts)
-    fit = fit_best_of_n(n, gold, gold_draws)
-    return Ladder(name, proxy, curve(gold, gold_draws, prompts), regret, _peak(n, gold, gold_draws, prompts), fit, gain)
+        singles = [estimates[f"gold of member {i + 1}"] for i in range(members)]
+        mean, draws = (np.mean(parts, axis=0) for parts in ([s.mean for s in singles], [s.draws for s in singles]))
+        gain = _difference(gold, Estimate(mean, draws, gold.prompts))
+    fit = fit_best_of_n(n, gold.mean, gold.draws)
+    return Ladder(name, proxy, gold.curve(), regret.curve(), _peak(n, gold), fit, gain)
 
 
 def _regret(gold: Floats, oracle: Floats) -> Floats:
@@ -240,12 +252,13 @@ def _regret(gold: Floats, oracle: Floats) -> Floats:
     return share
 
 
-def _peak(n: Ints, gold: Floats, draws: Floats, prompts: int) -> Peak:
+def _peak(n: Ints, estimate: Estimate) -> Peak:
     """The highest gold, and how far chance alone would make the last point lie below the highest.
 
     p is that of a one-sided max test: resampled curves are centred on the estimate, so that under a flat truth each
     would show a fall from its own highest point, and the fall that was found is compared with those.
     """
+    gold, draws, prompts = estimate
     at, last = int(np.argmax(gold)), len(n) - 1
     fall = float(gold[at] - gold[last])
     if not len(draws):
@@ -258,12 +271,10 @@ def _peak(n: Ints, gold: Floats, draws: Floats, prompts: int) -> Peak:
     return Peak(int(n[at]), int(ends[0]), int(ends[1]), float(gold[at]), fall, float(low), float(high), p)
 
 
-def _difference(
-    one: str, other: str, means: dict[str, Floats], draws: dict[str, Floats], prompts: int
-) -> tuple[float, float, float]:
+def _difference(one: Estimate, other: Estimate) -> tuple[float, float, float]:
     """Difference of two curves at the largest n, with its paired interval."""
-    found = curve(means[one][-1:] - means[other][-1:], draws[one][:, -1:] - draws[other][:, -1:], prompts)
-    return float(found.mean[0]), float(found.low[0]), float(found.high[0])
+    found = Estimate(one.mean - other.mean, one.draws - other.draws, one.prompts).curve()
+    return float(found.mean[-1]), float(found.low[-1]), float(found.high[-1])
 
 
 def _plain(value: Any) -> Any:

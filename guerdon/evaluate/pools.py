@@ -87,55 +87,79 @@ def _merged(path: Path, rows: list[Record], data: Path | str) -> list[Record]:
                 f"{path} row {number}: 'index' is {index!r}, but {data} has {len(given)} rows; "
                 "--data is the file that `guerdon score` read"
             )
-        merged.append({"prompt_id": index} | given[index] | row)
+        merged.append(given[index] | row)
     return merged
 
 
 def _answers(where: str, number: int, row: Record, score: str, gold: str) -> Iterator[Record]:
     """The answers of one row: one, or as many as its score is long."""
-    if not isinstance(row[score], list):
-        if "prompt_id" not in row:
-            raise DataError(
-                f"{where}: no 'prompt_id'; answers to one prompt share it (or give one row per prompt, with lists)"
-            )
-        text = next((row[name] for name in ("text", "completion", "response") if row.get(name) is not None), None)
-        yield _record(
-            where, row["prompt_id"], row.get("completion_id", number - 1), row, row[score], row.get(gold), text
-        )
-        return
-    count = len(row[score])
-    prompt = next((row[name] for name in ("prompt_id", "id", "index") if row.get(name) is not None), number - 1)
-    texts = next((row[name] for name in ("completions", "responses") if row.get(name) is not None), None)
-    lists = {"gold": row.get(gold), "text": texts, "members": row.get("members")}
-    lists |= {name: row.get(f"{name}s", row.get(name)) for name in ("source", "completion_id")}
-    for name, values in lists.items():
-        if values is not None and not isinstance(values, list):
-            lists[name] = [values] * count if name == "source" else None
-        if name == "gold" and values is not None and not isinstance(values, list):
-            raise DataError(f"{where}: '{gold}' is {values!r}; write a list with one number per score")
-        if isinstance(values, list) and len(values) != count and count:
-            raise DataError(f"{where}: {count} scores but {len(values)} values of {name}; give one each")
-    for i in range(count):
-        part = {name: values[i] for name, values in lists.items() if values is not None}
-        yield _record(
-            where, prompt, part.get("completion_id", i), part, row[score][i], part.get("gold"), part.get("text")
-        )
+    is_flat = not isinstance(row[score], list)
+    scores = [row[score]] if is_flat else row[score]
+    prompt = _prompt_id(where, number, row, is_flat)
+    columns = {
+        "gold": row.get(gold),
+        "text": _first(row, "completions", "responses", "text", "completion", "response"),
+        "members": row.get("members"),
+        "source": _first(row, "sources", "source"),
+        "completion_id": row.get("completion_id"),
+        "chars": row.get("chars"),
+    }
+    given = {name: _one_each(where, name, values, len(scores), is_flat) for name, values in columns.items()}
+    for i, value in enumerate(scores):
+        part = {name: values[i] for name, values in given.items()}
+        if part["completion_id"] is None:
+            part["completion_id"] = i if len(scores) > 1 else number - 1
+        yield _record(where, part | {"prompt_id": prompt, "score": value})
 
 
-def _record(where: str, prompt: Any, completion: Any, part: Record, score: Any, gold: Any, text: Any) -> Record:
-    members = part.get("members")
+def _prompt_id(where: str, number: int, row: Record, is_flat: bool) -> str:
+    """Answers belong together by `prompt_id`, else by the prompt's text; a row of lists may also stand alone."""
+    found = _first(row, "prompt_id", "prompt")
+    if found is None and is_flat:
+        raise DataError(
+            f"{where}: no 'prompt_id' or 'prompt'; answers to one prompt share it (or give one row per prompt, with lists)"
+        )
+    if found is None:
+        found = _first(row, "id", "index")
+    return _text(number - 1 if found is None else found)
+
+
+def _one_each(where: str, name: str, values: Any, count: int, is_flat: bool) -> list[Any]:
+    """One value per score. A row with one score may hold the value itself, and one source may stand for all."""
+    is_list = isinstance(values, list)
+    if is_flat or values is None:
+        return [values] * count
+    if count == 1 and (not is_list or (name == "members" and not any(isinstance(value, list) for value in values))):
+        return [values]
+    if name == "source" and not is_list:
+        return [values] * count
+    if not is_list:
+        raise DataError(f"{where}: '{name}' is {values!r}; write a list with one value per score")
+    if len(values) != count and count:
+        raise DataError(f"{where}: {count} scores but {len(values)} values of {name}; give one each")
+    return list(values)
+
+
+def _record(where: str, row: Record) -> Record:
+    """One answer with every column checked."""
+    members, text = row["members"], row["text"]
     if members is not None and not isinstance(members, list):
         raise DataError(f"{where}: 'members' is {members!r}; write a list with the reward of each member")
     return {
-        "prompt_id": prompt,
-        "completion_id": completion,
-        "score": _number(where, "score", score),
-        "gold": _number(where, "gold", gold),
-        "chars": _number(where, "chars", part.get("chars")) if text is None else float(len(_text(text))),
-        "source": part.get("source") or "",
+        "prompt_id": row["prompt_id"],
+        "completion_id": row["completion_id"],
+        "score": _number(where, "score", row["score"]),
+        "gold": _number(where, "gold", row["gold"]),
+        "chars": _number(where, "chars", row["chars"]) if text is None else float(len(_text(text))),
+        "source": row["source"] or "",
         "members": None if members is None else [_number(where, "members", value) for value in members],
         "text": _text(text),
     }
+
+
+def _first(row: Record, *names: str) -> Any:
+    """The value of the first of these fields that is there."""
+    return next((row[name] for name in names if row.get(name) is not None), None)
 
 
 def _pool(path: Path, records: list[Record], prompts: dict[str, str], dropped: Counter[str]) -> Pool:

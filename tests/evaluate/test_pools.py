@@ -7,9 +7,11 @@ import json
 import numpy as np
 import pytest
 
+from guerdon.data.rows import stream_conversations
 from guerdon.evaluate.candidates import CandidateTable
 from guerdon.evaluate.pools import read_pool
-from guerdon.types import DataError
+from guerdon.evaluate.score_file import score_file
+from guerdon.types import DataError, Score
 
 FLAT = [
     {"prompt_id": "a", "completion_id": 0, "score": 1.0, "gold": 0.5, "prompt": "Why?", "text": "So."},
@@ -61,7 +63,7 @@ def test_one_row_per_prompt_is_the_same_pool(tmp_path):
     assert pool.table.members.tolist() == [[1, 2], [3, 4], [5, 6]]
     assert pool.table.source.tolist() == ["x", "y", "z"]
     assert pool.table.text.tolist() == ["So.", "Well.", "Thus."]
-    assert pool.prompts == {"0": "Why?", "1": "How?"}
+    assert pool.prompts == {"Why?": "Why?", "How?": "How?"}
 
 
 def test_what_a_candidate_table_writes_comes_back(tmp_path):
@@ -105,10 +107,40 @@ def test_output_of_score_with_its_input(tmp_path):
     pool = read_pool(write(tmp_path / "s.jsonl", SCORED), data=data, gold="judge")
     assert pool.table.text.tolist() == ["So.", "Well.", "Thus."]
     assert pool.table.gold.tolist() == [0.2, 0.9, 0.4]
-    assert pool.prompts == {"0": "Why?", "2": "How?"}
+    assert pool.prompts == {"Why?": "Why?", "How?": "How?"}
     short = write(tmp_path / "short.jsonl", given[:2])
     with pytest.raises(DataError, match=r"row 3: 'index' is 2, but .* has 2 rows"):
         read_pool(tmp_path / "s.jsonl", data=short)
+
+
+class Length:
+    """A scorer: the number of characters of the answer."""
+
+    def score(self, conversations):
+        return [Score(len(conversation[-1]["content"])) for conversation in conversations]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_what_score_really_writes_is_read(tmp_path, ending):
+    given = [{"prompt": "Why?", "completions": ["So.", "Well."], "gold": [1, 2]}, {"prompt": "How?", "completions": []}]
+    data, output = write(tmp_path / "in.jsonl", given), tmp_path / f"s.{ending}"
+    score_file(Length(), stream_conversations(data), output, progress=False)
+    pool = read_pool(output, data=data)
+    assert pool.table.score.tolist() == pool.table.chars.tolist() == [3, 5]
+    assert pool.table.gold.tolist() == [1, 2]
+    assert pool.dropped == {"prompts without scores (error)": 1}
+    assert not read_pool(output).has_gold
+
+
+def test_answers_scored_in_rows_of_their_own_are_pooled_by_prompt(tmp_path):
+    given = [{"prompt": p, "completion": c, "judge": g} for p, c, g in (("a", "x", 1), ("b", "yy", 2), ("a", "zzz", 3))]
+    scored = [{"index": i, "scores": [float(i)], "status": "ok"} for i in range(3)]
+    data = write(tmp_path / "in.jsonl", given)
+    pool = read_pool(write(tmp_path / "s.jsonl", scored), data=data, gold="judge")
+    assert pool.table.prompt.tolist() == ["a", "a", "b"]
+    assert pool.table.score.tolist() == [0, 2, 1]
+    assert pool.table.gold.tolist() == [1, 3, 2]
+    assert pool.table.chars.tolist() == [1, 3, 2]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +155,7 @@ def test_output_of_score_with_its_input(tmp_path):
         ([{"scores": [1, 2], "gold": [1]}], {}, "row 1: 2 scores but 1 values of gold"),
         ([{"scores": [1, 2], "gold": 1}], {}, "'gold' is 1; write a list"),
         ([{"scores": [1, 2], "completions": ["a"]}], {}, "2 scores but 1 values of text"),
-        ([{"scores": [1], "members": [3]}], {}, "'members' is 3; write a list"),
+        ([{"scores": [1, 2], "members": [3, [4]]}], {}, "'members' is 3; write a list"),
         ([{"scores": [1, 1], "members": [[3], [3, 4]]}], {}, "'members' differs in length"),
         ([{"scores": []}], {}, "no row has a score"),
         ([{"prompt_id": 1, "score": None}], {}, "nothing is left to measure"),
