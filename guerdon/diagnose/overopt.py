@@ -189,6 +189,8 @@ def _restricted(
     top = largest if largest is not None else int(np.quantile(sizes, SPARED, method="lower"))
     if largest is None and top < 2:
         top = min(2, int(sizes.max()))
+    if largest is not None and largest < 2:
+        raise ConfigError(f"the largest n must be 2 or more, got {largest}")
     if top < 2:
         raise DataError(f"the largest pool holds {sizes.max()} candidate with all values; best-of-n needs 2 or more")
     if top > sizes.max():

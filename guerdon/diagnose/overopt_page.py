@@ -62,10 +62,10 @@ def _ladder(found: Overoptimisation) -> Iterator[Html]:
     yield element("h2", "Does gold follow the reward?")
     if found.has_gold:
         caption = (
-            "Picking the best of n by the reward, both axes logarithmic in effort. Reward and gold are in standard "
-            "deviations within a prompt above a random answer, with 95 % intervals over prompts. Where the two lines part, "
-            "the reward is being paid for something gold does not value; stop where gold is highest. Dashed: gold when "
-            "gold itself picks (no reward can do better) and when the longest answer is picked (a reward must do better)."
+            "Picking the best of n by the reward; n doubles from mark to mark, its KL bound stands above. Reward and gold "
+            "are in standard deviations within a prompt above a random answer, with 95 % intervals over prompts. Where the "
+            "two lines part, the reward pays for something gold does not value; stop where gold is highest. Dashed: gold "
+            "when gold itself picks (no reward can do better) and when the longest answer is picked (a reward must do better)."
         )
     else:
         caption = (

@@ -153,6 +153,8 @@ def test_small_pools_are_set_aside_and_counted():
     assert (wider.n[-1], wider.prompts, wider.candidates) == (20, 38, 760)
     with pytest.raises(ConfigError, match="no prompt has 21 candidates; the largest pool has 20"):
         overoptimisation(Pool(table, {}, True, {}), largest=21)
+    with pytest.raises(ConfigError, match="must be 2 or more, got 1"):
+        overoptimisation(Pool(table, {}, True, {}), largest=1)
     with pytest.raises(DataError, match="needs 2 or more"):
         overoptimisation(Pool(table.where(slice(None, None, 20)), {}, True, {}))
 
