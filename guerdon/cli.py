@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "measure a reward model on held-out comparisons, with intervals and baselines"),
     "compare": ("compare", "compare models on the same comparisons: which differences are real, who shares a rank"),
     "score": ("score", "score prompts with one or many answers each, resumable, in constant memory"),
+    "diagnose overopt": ("overopt", "what optimising a reward does to gold, from a pool of scored answers"),
     "demo": ("demo", "the whole path on a simulated world, offline, in minutes"),
 }
 
