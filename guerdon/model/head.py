@@ -7,6 +7,8 @@ rewards; the head is tiny, so full precision costs nothing.
 from __future__ import annotations
 
 import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -36,13 +38,40 @@ def plain(net: nn.Module) -> Any:
 
 def keep_head_in_fp32(net: nn.Module) -> None:
     """Hold the final linear layer in float32 and compute it in float32, under autocast too, whatever surrounds it."""
+    for final in final_layers(net):
+        final.float()
+        final.forward = types.MethodType(_fp32_forward, final)  # type: ignore[method-assign]
+
+
+def final_layers(net: nn.Module) -> list[nn.Linear]:
+    """The linear layer with one output that ends the head; under PEFT also its other copies, of which one runs.
+
+    Raises ConfigError when there is none.
+    """
     _, head = find_head(net)
     finals = [m for m in head.modules() if isinstance(m, nn.Linear) and m.out_features == 1]
     if not finals:
         raise ConfigError(f"the score head of {type(plain(net)).__name__} has no linear layer with one output")
-    for final in finals:
-        final.float()
-        final.forward = types.MethodType(_fp32_forward, final)  # type: ignore[method-assign]
+    return finals
+
+
+def head_width(net: nn.Module) -> int:
+    """Numbers that the final linear layer reads."""
+    return final_layers(net)[0].in_features
+
+
+@contextmanager
+def head_inputs(net: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Watch the final linear layer; yields a function from the rewards of a row to the states (n, width) they came from."""
+    seen: list[Tensor] = []
+    watches = [
+        final.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float())) for final in final_layers(net)
+    ]
+    try:
+        yield lambda rewards: seen.pop()
+    finally:
+        for watch in watches:
+            watch.remove()
 
 
 def _fp32_forward(layer: nn.Linear, states: Tensor) -> Tensor:
