@@ -65,6 +65,17 @@ class Sample:
     def __len__(self) -> int:
         return len(self.reward)
 
+    def where(self, keep: Mask) -> Sample:
+        """Some of the answers, without labels."""
+        return Sample(
+            self.features[keep],
+            self.reward[keep],
+            self.prompt[keep],
+            self.text[keep],
+            self.chars[keep],
+            self.members[keep],
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Curve:
@@ -97,7 +108,7 @@ class Drift:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: what is undefined is null."""
-        plain = {"verdict": self.verdict, "advice": [advice.text for advice in self.advice]}
+        plain: dict[str, Any] = {"verdict": self.verdict, "advice": [advice.text for advice in self.advice]}
         plain |= {"measures": [asdict(m) for m in self.measures], "accuracy": [asdict(a) for a in self.accuracy]}
         names = ("compared", "answers", "prompts", "shared_prompts", "per_prompt", "unscored", "dropped")
         cleaned: dict[str, Any] = _null_for_nan(plain | {name: getattr(self, name) for name in names})
@@ -114,7 +125,7 @@ def measure_drift(
     """
     reference, current, compared = _with_features(reference, current)
     both = _joined(reference, current)
-    usable = np.isfinite(both.features).all(axis=1)
+    usable = _is_whole(both.features)
     is_current = np.arange(len(both)) >= len(reference)
     group = np.unique(both.prompt.astype(str), return_inverse=True)[1].reshape(-1).astype(np.int64)
     _require_prompts(group, is_current, usable)
@@ -127,7 +138,7 @@ def measure_drift(
     fit_half = np.random.default_rng(seed).random(group.max() + 1) < 0.5
     is_fitted = fit_half[group] & ~is_current
     ellipsoid = Ellipsoid.fit(points[kept & is_fitted])
-    found = _measures(_rows(both, kept), points[kept], rows, ellipsoid, ~is_fitted[kept], seed)
+    found = _measures(both.where(kept), points[kept], rows, ellipsoid, ~is_fitted[kept], seed)
 
     held = labelled(reference)
     lost: list[AccuracyLost] = []
@@ -189,18 +200,18 @@ def _with_features(reference: Sample, current: Sample) -> tuple[Sample, Sample, 
 
 
 def _joined(reference: Sample, current: Sample) -> Sample:
+    """The rows of both, the reference first; members only where both have as many."""
     has_members = reference.members.shape[1] == current.members.shape[1]
-    columns = {
-        name: np.concatenate([getattr(reference, name), getattr(current, name)])
-        for name in ("features", "reward", "prompt", "text", "chars", *(["members"] if has_members else []))
-    }
-    members = columns.pop("members", np.zeros((len(reference) + len(current), 0)))
-    return Sample(**columns, members=members)
-
-
-def _rows(sample: Sample, keep: Mask) -> Sample:
-    names = ("features", "reward", "prompt", "text", "chars", "members")
-    return Sample(**{name: getattr(sample, name)[keep] for name in names})
+    return Sample(
+        features=np.concatenate([reference.features, current.features]),
+        reward=np.concatenate([reference.reward, current.reward]),
+        prompt=np.concatenate([reference.prompt, current.prompt]),
+        text=np.concatenate([reference.text, current.text]),
+        chars=np.concatenate([reference.chars, current.chars]),
+        members=np.concatenate([reference.members, current.members])
+        if has_members
+        else np.zeros((len(reference) + len(current), 0)),
+    )
 
 
 def _require_prompts(group: Ints, is_current: Mask, usable: Mask) -> None:
@@ -227,7 +238,7 @@ def _measures(
     scored = np.isfinite(both.reward)
     if _enough(scored, rows):
         found += rewards(both.reward[scored], rows.where(scored))
-    judged = np.isfinite(both.members).all(axis=1)
+    judged = _is_whole(both.members)
     if both.members.shape[1] > 1 and _enough(judged, rows):
         found.append(disagreement(both.members[judged], rows.where(judged)))
     if all(any(both.text[side]) for side in (rows.is_current, ~rows.is_current)):
@@ -257,7 +268,7 @@ def _select(pairs: Labelled, keep: Mask) -> Labelled:
 
 def _corrected(found: list[Measure], lost: list[AccuracyLost]) -> tuple[list[Measure], list[AccuracyLost]]:
     """Holm's correction over all tests of the check, the one on fresh labels among them."""
-    adjusted = holm(np.array([test.p for test in (*found, *lost)]))
+    adjusted = holm(np.array([m.p for m in found] + [a.p for a in lost]))
     measures = [replace(m, p_holm=float(p)) for m, p in zip(found, adjusted[: len(found)], strict=True)]
     accuracy = [replace(a, p_holm=float(p)) for a, p in zip(lost, adjusted[len(found) :], strict=True)]
     return measures, accuracy
@@ -281,6 +292,10 @@ def _curve(
     bins = np.array_split(np.argsort(far, kind="stable"), BINS)
     accuracy, n = np.array([right[b].mean() for b in bins]), np.array([len(b) for b in bins], dtype=np.int64)
     return Curve(np.array([far[b].mean() for b in bins]), accuracy, *wilson(accuracy, n), n)
+
+
+def _is_whole(rows: Floats) -> Mask:
+    return np.asarray(np.isfinite(rows).all(axis=1), dtype=np.bool_)
 
 
 def _finite(values: Floats) -> Floats:

@@ -27,7 +27,8 @@ from guerdon.diagnose.twosample import (
 )
 from guerdon.evaluate.columns import Floats, Ints
 
-SHARE = "share of answers"
+SHARE, REFERENCE_SD, POOLED_SD, RATIO = "share", "reference SD", "pooled SD", "ratio"
+NOTHING = 1e-6  # share of the whole spread below which a side has none of its own
 
 
 @dataclass(frozen=True)
@@ -89,15 +90,14 @@ def outliers(points: Floats, rows: TwoSamples, ellipsoid: Ellipsoid) -> Measure:
 
 def rewards(values: Floats, rows: TwoSamples) -> Iterator[Measure]:
     """Shift of the mean, ratio of the spreads, and distance of the distributions, in reference standard deviations."""
-    sides = {
-        "reference": float(values[~rows.is_current].mean()),
-        "current": float(values[rows.is_current].mean()),
-        "part": "reward",
-    }
-    yield _measure("reward mean", "reference SD", rows, mean_shift(values), **sides)
-    sides |= {"reference": float(values[~rows.is_current].std()), "current": float(values[rows.is_current].std())}
-    yield _ratio("reward spread", rows, lambda r, c: _divided(weighted_sd(values, c), weighted_sd(values, r)), **sides)
-    yield _measure("reward distance", "reference SD", rows, wasserstein(values), part="reward")
+    before, now = values[~rows.is_current], values[rows.is_current]
+    means, spreads = (float(before.mean()), float(now.mean())), (float(before.std()), float(now.std()))
+    yield _measure("reward mean", REFERENCE_SD, rows, mean_shift(values), means, "reward")
+    yield _ratio("reward spread", rows, lambda r, c: _divided(weighted_sd(values, c), weighted_sd(values, r)), spreads)
+    apart = wasserstein(values)
+    sides = np.stack([~rows.is_current, rows.is_current])[:, :, None].astype(np.float64)
+    distance = float(apart(sides[0], sides[1])[0])
+    yield Measure("reward distance", distance, p=rows.p_value(apart), unit=REFERENCE_SD, part="reward")
 
 
 def disagreement(members: Floats, rows: TwoSamples) -> Measure:
@@ -107,9 +107,7 @@ def disagreement(members: Floats, rows: TwoSamples) -> Measure:
         "disagreement",
         rows,
         lambda r, c: _divided(weighted_mean(spread, c), weighted_mean(spread, r)),
-        reference=float(spread[~rows.is_current].mean()),
-        current=float(spread[rows.is_current].mean()),
-        part="reward",
+        (float(spread[~rows.is_current].mean()), float(spread[rows.is_current].mean())),
     )
 
 
@@ -121,30 +119,46 @@ def answers(texts: Sequence[str], rows: TwoSamples) -> Iterator[Measure]:
 
 
 def column(name: str, values: Floats, rows: TwoSamples) -> Measure:
-    """Shift of the mean of one property of the answers, in reference standard deviations."""
-    sides = {"reference": float(values[~rows.is_current].mean()), "current": float(values[rows.is_current].mean())}
-    return _measure(name, "reference SD", rows, mean_shift(values), **sides)
+    """Shift of the mean of one property of the answers; without a test when all answers are alike."""
+    sides = float(values[~rows.is_current].mean()), float(values[rows.is_current].mean())
+    if np.ptp(values) == 0:
+        return Measure(name, 0.0, 0.0, 0.0, unit=POOLED_SD, reference=sides[0], current=sides[1])
+    return _measure(name, POOLED_SD, rows, mean_shift(values, pooled=True), sides)
 
 
 def opener_reuse(opener: Ints, rows: TwoSamples) -> Measure:
-    """Difference in the share of answers that begin with their sample's most common first three words."""
+    """Difference in the share of answers that begin with their sample's most common first three words.
+
+    The interval is for the two openers that were found; the test looks for the most common ones anew each time.
+    """
     count = int(opener.max()) + 1
     table = sparse.csr_array((np.ones(len(opener)), (opener, np.arange(len(opener)))), shape=(count, len(opener)))
 
     def most(weights: Floats) -> Floats:
         return _divided((table @ weights).max(axis=0), weights.sum(0))
 
-    sides = [float(most(side[:, None].astype(np.float64))[0]) for side in (~rows.is_current, rows.is_current)]
-    return _measure("opener reuse", SHARE, rows, lambda r, c: most(c) - most(r), reference=sides[0], current=sides[1])
+    is_common = [
+        (opener == np.bincount(opener[side]).argmax()).astype(np.float64)
+        for side in (~rows.is_current, rows.is_current)
+    ]
+    value, low, high = rows.interval(lambda r, c: weighted_mean(is_common[1], c) - weighted_mean(is_common[0], r))
+    p = rows.p_value(lambda r, c: most(c) - most(r))
+    before, now = float(is_common[0][~rows.is_current].mean()), float(is_common[1][rows.is_current].mean())
+    return Measure("opener reuse", value, low, high, p, unit=SHARE, reference=before, current=now)
 
 
-def mean_shift(values: Floats) -> Statistic:
-    """(mean of current - mean of reference) / SD of reference; by the SD of both together where the reference has none."""
+def mean_shift(values: Floats, *, pooled: bool = False) -> Statistic:
+    """(mean of current - mean of reference) / SD, of the reference or, `pooled`, the root mean square of both sides'.
+
+    Where that is zero, the SD of all answers together takes its place.
+    """
     fallback = float(values.std()) or 1.0
 
     def shift(reference: Floats, current: Floats) -> Floats:
         spread = weighted_sd(values, reference)
-        spread = np.where(spread > 1e-9 * fallback, spread, fallback)
+        if pooled:
+            spread = np.sqrt((spread**2 + weighted_sd(values, current) ** 2) / 2)
+        spread = np.where(spread > NOTHING * fallback, spread, fallback)
         return (weighted_mean(values, current) - weighted_mean(values, reference)) / spread
 
     return shift
@@ -159,7 +173,8 @@ def wasserstein(values: Floats) -> Statistic:
     def distance(reference: Floats, current: Floats) -> Floats:
         apart = _distribution(current[order]) - _distribution(reference[order])
         spread = weighted_sd(values, reference)
-        return (np.abs(apart[:-1]) * gaps).sum(0) / np.where(spread > 1e-9 * fallback, spread, fallback)
+        area: Floats = (np.abs(apart[:-1]) * gaps).sum(0) / np.where(spread > NOTHING * fallback, spread, fallback)
+        return area
 
     return distance
 
@@ -181,20 +196,16 @@ def _measure(
     unit: str,
     rows: TwoSamples,
     statistic: Statistic,
-    *,
+    sides: tuple[float, float] = (math.nan, math.nan),
     part: str = "answers",
-    reference: float = math.nan,
-    current: float = math.nan,
 ) -> Measure:
     value, low, high = rows.interval(statistic)
     p = rows.p_value(statistic)
-    return Measure(name, value, low, high, p, unit=unit, reference=reference, current=current, part=part)
+    return Measure(name, value, low, high, p, unit=unit, reference=sides[0], current=sides[1], part=part)
 
 
-def _ratio(
-    name: str, rows: TwoSamples, statistic: Statistic, *, part: str, reference: float, current: float
-) -> Measure:
-    """A ratio, tested on the logarithm, so that twice and half are equally far."""
+def _ratio(name: str, rows: TwoSamples, statistic: Statistic, sides: tuple[float, float]) -> Measure:
+    """A ratio of rewards, tested on the logarithm, so that twice and half are equally far."""
 
     def logarithm(before: Floats, now: Floats) -> Floats:
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -203,6 +214,4 @@ def _ratio(
 
     value, low, high = rows.interval(statistic)
     p = rows.p_value(logarithm)
-    return Measure(
-        name, value, low, high, p, neutral=1.0, unit="ratio", reference=reference, current=current, part=part
-    )
+    return Measure(name, value, low, high, p, math.nan, 1.0, RATIO, *sides, part="reward")

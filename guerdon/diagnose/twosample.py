@@ -154,7 +154,8 @@ def _placements(scores: Floats, is_current: Mask) -> Floats:
         own[side] = rankdata(scores[side])
     below = everyone - own  # rows of the other side below, ties as halves
     n1, n0 = is_current.sum(), (~is_current).sum()
-    return np.where(is_current, below / n0, 1 - below / n1)
+    shares: Floats = np.where(is_current, below / n0, 1 - below / n1)
+    return shares
 
 
 def _first_step_aucs(points: Floats, rows: TwoSamples, fold: Ints) -> Floats:
@@ -221,8 +222,9 @@ class Ellipsoid:
 
     @classmethod
     def fit(cls, points: Floats) -> Ellipsoid:
-        centre = points.mean(0)
-        return cls(centre, np.linalg.pinv(shrunken_covariance(points - centre), hermitian=True))
+        centre: Floats = points.mean(0)
+        precision: Floats = np.linalg.pinv(shrunken_covariance(points - centre), hermitian=True).astype(np.float64)
+        return cls(centre, precision)
 
     def distances(self, points: Floats) -> Floats:
         """Mahalanobis distances (n,)."""
