@@ -1,72 +1,87 @@
-"""From the rewards of an ensemble to the one reward that leaves it: the mean, the worst case, or something between.
+"""One reward from the rewards of an ensemble's members, by a rule that is written as a word: `min`, `mean-std:1`, ...
 
-A policy that is optimised against a single reward model finds its mistakes; where the members of an ensemble disagree,
-a cautious rule pays less (Coste et al. 2023, arXiv 2310.02743; Eisenstein et al. 2023, arXiv 2312.09244).
+In: member rewards (..., M). Out: (...). The order of the members never changes a bit of the result. A policy that is
+optimised against a single reward model finds its mistakes; where members disagree, a cautious rule pays less (Coste et
+al. 2023, arXiv 2310.02743; Eisenstein et al. 2023, arXiv 2312.09244).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from guerdon.types import ConfigError
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-FORMS = "mean, min, mean-std:K, mean-var:K or quantile:Q"
+RULES = "mean, min, mean-std:K, mean-var:K, quantile:Q"
 
 
-@dataclass(frozen=True)
-class Rule:
-    """How the rewards of M members become one. `amount` is K or Q, 0 where the rule takes none.
+class Rule(NamedTuple):
+    """`name` is mean, min, mean-std, mean-var or quantile; `value` its K or Q, 0 for the first two."""
 
-    mean        the average: the ensemble's best guess
-    min         worst-case optimisation: what the most pessimistic member pays
-    mean-std:K  mean - K * standard deviation over members (population form, in reward units)
-    mean-var:K  mean - K * variance over members: uncertainty-weighted optimisation (Coste et al.)
-    quantile:Q  the Q-quantile over members, 0 <= Q <= 1, linear between members; 0 is `min`
-    """
-
-    name: str = "mean"
-    amount: float = 0.0
+    name: str
+    value: float
 
     def __str__(self) -> str:
-        return self.name if self.name in ("mean", "min") else f"{self.name}:{self.amount:g}"
-
-    def __call__(self, members: Any) -> NDArray[np.float64]:
-        """(..., M) rewards of the members -> (...) rewards; the order of the members does not matter to the last bit."""
-        import numpy as np
-
-        rewards = np.sort(np.asarray(members, dtype=np.float64), axis=-1)
-        if self.name == "min":
-            return rewards[..., 0]
-        if self.name == "quantile":
-            return np.quantile(rewards, self.amount, axis=-1)
-        mean: NDArray[np.float64] = rewards.mean(axis=-1)
-        if self.name == "mean-std":
-            return mean - self.amount * rewards.std(axis=-1)  # type: ignore[no-any-return]
-        if self.name == "mean-var":
-            return mean - self.amount * rewards.var(axis=-1)  # type: ignore[no-any-return]
-        return mean
+        return self.name if self.name in ("mean", "min") else f"{self.name}:{self.value:g}"
 
 
 def parse_rule(text: str) -> Rule:
-    """A rule from its spelling, such as `mean`, `min`, `mean-std:1` or `quantile:0.25`. Raises ConfigError for any other."""
+    """A rule from its name: `mean`, `min`, `mean-std:K`, `mean-var:K` (K >= 0) or `quantile:Q` (0 <= Q <= 1).
+
+    Raises ConfigError naming what is wrong.
+    """
     name, colon, number = text.strip().partition(":")
-    if name in ("mean", "min") and not colon:
-        return Rule(name)
-    if name not in ("mean-std", "mean-var", "quantile") or not colon:
-        raise ConfigError(f"'{text}' is not a rule for the reward of an ensemble; write {FORMS}")
+    if name in ("mean", "min"):
+        if colon:
+            raise ConfigError(f"ensemble rule '{text}': {name} takes no number; write {name}")
+        return Rule(name, 0.0)
+    if name not in ("mean-std", "mean-var", "quantile"):
+        raise ConfigError(f"ensemble rule '{text}' is not known; choose one of {RULES}")
     try:
-        amount = float(number)
+        value = float(number)
     except ValueError:
-        raise ConfigError(
-            f"'{text}': '{number}' is not a number; write {name} followed by one, as in {name}:0.5"
-        ) from None
-    if name == "quantile" and not 0 <= amount <= 1:
-        raise ConfigError(f"'{text}': a quantile lies between 0 and 1")
-    if not 0 <= amount < float("inf"):
-        raise ConfigError(f"'{text}': the weight of the uncertainty must be 0 or greater")
-    return Rule(name, amount)
+        raise ConfigError(f"ensemble rule '{text}': needs a number, as in {name}:0.5") from None
+    highest = 1.0 if name == "quantile" else np.inf
+    if not 0 <= value <= highest or value == np.inf:
+        limits = "between 0 and 1" if name == "quantile" else "0 or more"
+        raise ConfigError(f"ensemble rule '{text}': the number must be {limits}")
+    return Rule(name, value)
+
+
+def combine(members: NDArray[np.float64], rule: Rule) -> NDArray[np.float64]:
+    """The reward of each row, (...), from (..., M); NaN where a member is NaN.
+
+    mean        average of the members
+    min         worst case, WCO of Coste et al. (arXiv 2310.02743)
+    mean-std:K  mean - K sd: a lower bound in the members' units
+    mean-var:K  mean - K variance, UWO of Coste et al., who use 0.5 for best-of-n; depends on the scale of the rewards
+    quantile:Q  Q-quantile with linear interpolation: 0 is min, 0.5 the median
+
+    Spread is the population's (divided by M). Members are sorted first, so that rounding does not depend on their order.
+    """
+    ordered = np.sort(members, axis=-1)
+    if rule.name == "quantile":
+        return np.asarray(np.quantile(ordered, rule.value, axis=-1))
+    if rule.name == "min":
+        return np.asarray(ordered.min(axis=-1))
+    reward = ordered.mean(axis=-1)
+    if rule.name == "mean-std":
+        reward = reward - rule.value * ordered.std(axis=-1)
+    elif rule.name == "mean-var":
+        reward = reward - rule.value * ordered.var(axis=-1)
+    return np.asarray(reward)
+
+
+def standardise(members: NDArray[np.float64], starts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Each member's rewards as z within each prompt's pool (rows starts[i]:starts[i+1]); 0 where a pool is constant.
+
+    Members trained apart differ in scale; without this the widest of them decides the minimum and the spread.
+    """
+    sizes = np.diff(starts)[:, None]
+    mean = np.add.reduceat(members, starts[:-1]) / sizes
+    centred = members - np.repeat(mean, sizes[:, 0], axis=0)
+    spread = np.sqrt(np.add.reduceat(centred**2, starts[:-1]) / sizes)
+    spread[spread <= 1e-12 * np.abs(mean)] = np.inf
+    return np.asarray(centred / np.repeat(spread, sizes[:, 0], axis=0))

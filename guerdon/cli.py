@@ -21,6 +21,7 @@ COMMANDS = {
     "train": ("train", "train a reward model on comparisons"),
     "evaluate": ("evaluate", "measure a reward model on held-out comparisons, with intervals and baselines"),
     "compare": ("compare", "compare models on the same comparisons: which differences are real, who shares a rank"),
+    "diagnose drift": ("drift", "say whether a policy's answers are still where the reward model was trained"),
     "score": ("score", "score prompts with one or many answers each, resumable, in constant memory"),
     "diagnose overopt": ("overopt", "what optimising a reward does to gold, from a pool of scored answers"),
     "demo": ("demo", "the whole path on a simulated world, offline, in minutes"),

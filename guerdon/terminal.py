@@ -15,23 +15,27 @@ if TYPE_CHECKING:
     from guerdon.model.reward import RewardModel
 
 
-def load_scorer(path: str, device: str | None, reward: str = "mean") -> RewardModel | Ensemble:
-    """The reward model at `path`, or an ensemble of those named between commas. Raises ConfigError when a head was never
-    trained.
-    """
-    from guerdon.model.ensemble import Ensemble
+def load_model(path: str, device: str | None, reward: str = "mean") -> RewardModel:
+    """The reward model at `path`. Raises ConfigError when its head was never trained."""
     from guerdon.model.reward import RewardModel
 
-    paths = [name for name in path.split(",") if name]
     with spinner(f"loading {path}"):
-        alone = reward if len(paths) == 1 else "mean"
-        models = [RewardModel.load(name, device=device, reward=alone) for name in paths or [path]]
-    for name, model in zip(paths, models, strict=False):
-        if model.has_new_head:
-            raise ConfigError(
-                f"{name}: has no trained score head, so its scores would be random; train it first: guerdon train"
-            )
-    return models[0] if len(models) == 1 else Ensemble(models, reward)
+        model = RewardModel.load(path, device=device, reward=reward)
+    if model.has_new_head:
+        raise ConfigError(
+            f"{path}: has no trained score head, so its scores would be random; train it first: guerdon train"
+        )
+    return model
+
+
+def load_scorer(path: str, device: str | None, reward: str = "mean") -> RewardModel | Ensemble:
+    """The reward model at `path`, or an ensemble of those named between commas."""
+    paths = [name for name in path.split(",") if name]
+    if len(paths) < 2:
+        return load_model(path, device, reward)
+    from guerdon.model.ensemble import Ensemble
+
+    return Ensemble([load_model(name, device) for name in paths], reward)
 
 
 def require_writable(*paths: str | None) -> None:

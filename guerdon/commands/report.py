@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
-from guerdon.terminal import counting_bar, load_scorer, require_writable
+from guerdon.terminal import counting_bar, load_model, require_writable
 
 if TYPE_CHECKING:
     from guerdon.train.config import TrainConfig
@@ -60,9 +60,9 @@ def write_run_report(
     """Measure the model of a finished run and write its page and its card. Raises ConfigError when the run is not finished."""
     import json
 
-    from guerdon.diagnose.advice import advise
+    from guerdon.diagnose.advice import Advice, advise
     from guerdon.diagnose.card import ProbeLine, model_card
-    from guerdon.diagnose.mistakes import worst_mistakes
+    from guerdon.diagnose.mistakes import Mistake, worst_mistakes
     from guerdon.diagnose.overopt import overoptimisation
     from guerdon.diagnose.overopt_page import section as overopt_section
     from guerdon.diagnose.probes.measure import measure, select
@@ -86,9 +86,9 @@ def write_run_report(
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     config = from_yaml(run / "config.yaml")
     rows = _comparisons(config, data)
-    model = load_scorer(str(run / "model"), device)
+    model = load_model(str(run / "model"), device)
     sections: list[Any] = []
-    tables, evaluations, examples, advice, lines = {}, {}, (), [], []
+    tables, evaluations, examples, advice, lines = {}, {}, list[Mistake](), list[Advice](), list[ProbeLine]()
     bound = ceiling(agreement) if agreement is not None else None
     if rows:
         with counting_bar("scoring", len(rows)) as advance:

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from guerdon.aggregate import combine, parse_rule, standardise
 from guerdon.diagnose.kl_fits import Fit, fit_best_of_n
 from guerdon.diagnose.winners import Example, Tail, Trait, tail_index, traits, within_prompt, worst_picks
 from guerdon.evaluate.best_of_n import Curve, best_of_n, curve, grid, interval, kl_nats, resampled_means
 from guerdon.evaluate.candidates import CandidateTable
 from guerdon.evaluate.columns import Floats, Ints
-from guerdon.evaluate.ensemble_rules import combine, parse_rule, standardise
 from guerdon.evaluate.pools import Pool
 from guerdon.types import ConfigError, DataError
 

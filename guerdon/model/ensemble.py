@@ -12,9 +12,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from guerdon.aggregate import parse_rule
+from guerdon.aggregate import combine, parse_rule
 from guerdon.model.reward import RewardModel
 from guerdon.types import ConfigError, Conversation, Score
 
@@ -68,7 +69,7 @@ class Ensemble:
             return failed
         members = tuple(score.mean - center for score, center in zip(scores, self.centers, strict=True))
         tokens, truncated = max(score.tokens for score in scores), any(score.truncated for score in scores)
-        return Score(float(self.rule(members)), "ok", tokens, truncated, members=members)
+        return Score(float(combine(np.array(members), self.rule)), "ok", tokens, truncated, members=members)
 
 
 def _golden_mean(model: RewardModel) -> float:

@@ -7,6 +7,8 @@ rewards; the head is tiny, so full precision costs nothing.
 from __future__ import annotations
 
 import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -72,6 +74,26 @@ def keep_head_in_fp32(net: nn.Module) -> None:
     for _, _, final in final_layers(net):
         final.float()
         final.forward = types.MethodType(_fp32_forward, final)  # type: ignore[method-assign]
+
+
+def head_width(net: nn.Module) -> int:
+    """Numbers that the final linear layer reads."""
+    return final_layers(net)[0][2].in_features
+
+
+@contextmanager
+def head_inputs(net: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Watch the final linear layer; yields a function from the rewards of a row to the states (n, width) they came from."""
+    seen: list[Tensor] = []
+    watches = [
+        final.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float()))
+        for _, _, final in final_layers(net)
+    ]
+    try:
+        yield lambda rewards: seen.pop()
+    finally:
+        for watch in watches:
+            watch.remove()
 
 
 def _fp32_forward(layer: nn.Linear, states: Tensor) -> Tensor:

@@ -15,15 +15,17 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from guerdon.aggregate import parse_rule
+from guerdon.aggregate import combine, parse_rule
 from guerdon.files import replacing_folder
 from guerdon.model import members
 from guerdon.model.contract import GOLDEN_CONVERSATIONS, Contract, GoldenRow, verify
 from guerdon.model.encode import Encoded, Encoder, Truncation, template_hash
-from guerdon.model.head import find_head, keep_head_in_fp32
+from guerdon.model.head import find_head, head_inputs, head_width, keep_head_in_fp32
 from guerdon.model.load import fit_to_tokenizer, load_encoder, load_net, require_positions, resolve
 from guerdon.model.tree import Ids, Row, Tree, padded_rows, tree_rows
 from guerdon.model.trunk import Trunk
@@ -172,26 +174,31 @@ class RewardModel(nn.Module):
         tree. `tokens_per_row` trades memory for speed and changes no score. `forward` stands in for this model's own
         computation while it is wrapped for mixed precision or several devices.
         """
-        items = self._encode(conversations)
-        budget = tokens_per_row or (2048 if self.device.type == "cpu" else 8192)
-        trees = self._trees(conversations, items, budget)
-        # equal conversations are computed once, so their scores are equal to the last bit
-        rewards: dict[Ids, list[float]] = {}
-        training = self.training
-        self.eval()
-        with torch.inference_mode():
-            for row in self.rows(trees, budget):
-                values = (forward or self.trunk)(row.to(self.device)).reshape(len(row.origin), -1).tolist()
-                rewards.update((trees[tree][k], value) for (tree, k), value in zip(row.origin, values, strict=True))
-        self.train(training)
+        items, rewards = self._compute(conversations, forward or self.trunk, tokens_per_row)
         return [item if isinstance(item, Score) else self._score(rewards[item.ids], item) for item in items]
+
+    def features(
+        self, conversations: Sequence[Conversation], *, tokens_per_row: int | None = None
+    ) -> NDArray[np.float32]:
+        """What the head reads: one row per conversation, (n, width) float32; NaN where a conversation cannot be scored.
+
+        For a decoder the last hidden state of the scored token, for an encoder what its own pooling makes of the text.
+        The final linear layer applied to a row gives the score, before the contract's scale and offset.
+        """
+        with head_inputs(self.net) as states:
+            items, found = self._compute(conversations, lambda row: states(self.trunk(row)), tokens_per_row)
+        rows = np.full((len(items), head_width(self.net)), np.nan, dtype=np.float32)
+        for number, item in enumerate(items):
+            if isinstance(item, Encoded):
+                rows[number] = found[item.ids].numpy()
+        return rows
 
     def save(self, folder: str | Path, center_on: Sequence[Conversation] = ()) -> None:
         """Write a plain transformers checkpoint with tokenizer and contract; LoRA weights are merged in.
 
         An ensemble is written as the mean of its members, with the members beside it; they are shifted to one mean reward
-        over the conversations of `center_on`, which leaves the mean of the members as it was. The folder appears whole or not at all; an older one of the same name is replaced. The model itself is
-        unchanged.
+        over the conversations of `center_on`, which leaves the mean of the members as it was. The folder appears whole
+        or not at all; an older one of the same name is replaced. The model itself is unchanged.
         """
         if hasattr(self.net, "peft_config"):
             self.merged().save(folder, center_on)
@@ -225,6 +232,26 @@ class RewardModel(nn.Module):
                 members.write(self.net, staging, self._offsets(center_on))
             self.encoder.tokenizer.save_pretrained(staging)
             contract.write(staging)
+
+    def _compute(
+        self, conversations: Sequence[Conversation], forward: Callable[[Row], Tensor], tokens_per_row: int | None
+    ) -> tuple[list[Encoded | Score], dict[Ids, Tensor]]:
+        """Each conversation encoded or refused, and what `forward` makes of every different token sequence, on the CPU.
+
+        Equal conversations are computed once, so what they get is equal to the last bit.
+        """
+        items = self._encode(conversations)
+        budget = tokens_per_row or (2048 if self.device.type == "cpu" else 8192)
+        trees = self._trees(conversations, items, budget)
+        found: dict[Ids, Tensor] = {}
+        training = self.training
+        self.eval()
+        with torch.inference_mode():
+            for row in self.rows(trees, budget):
+                values = forward(row.to(self.device)).float().cpu()
+                found.update((trees[tree][k], value) for (tree, k), value in zip(row.origin, values, strict=True))
+        self.train(training)
+        return items, found
 
     def _encode(self, conversations: Sequence[Conversation]) -> list[Encoded | Score]:
         """Encode in one batch; when something is refused, one by one, so that only the culprits fail."""
@@ -266,12 +293,12 @@ class RewardModel(nn.Module):
         mean = torch.tensor(rows, dtype=torch.float64).mean(0)
         return mean.mean() - mean
 
-    def _score(self, rewards: Sequence[float], item: Encoded) -> Score:
+    def _score(self, rewards: Tensor, item: Encoded) -> Score:
         scale, offset = (self.contract.scale, self.contract.offset) if self.contract else (1.0, 0.0)
-        values = tuple(scale * reward + offset for reward in rewards)
+        values = tuple(scale * reward + offset for reward in rewards.reshape(-1).tolist())
         if len(values) == 1:
             return Score(values[0], "ok", len(item.ids), item.truncated)
-        return Score(float(self.rule(values)), "ok", len(item.ids), item.truncated, members=values)
+        return Score(float(combine(np.array(values), self.rule)), "ok", len(item.ids), item.truncated, members=values)
 
     def _draw_up_contract(self) -> Contract:
         """The contract of the model as it stands, golden rows scored now."""

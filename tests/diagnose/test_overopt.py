@@ -15,6 +15,7 @@ import pytest
 from scipy import integrate, stats
 
 from benchmarks.pools import alpaca_eval
+from guerdon.aggregate import combine, parse_rule
 from guerdon.cli import main
 from guerdon.commands.overopt import overopt
 from guerdon.diagnose.kl_fits import Fit
@@ -23,7 +24,6 @@ from guerdon.diagnose.overopt_advice import advise
 from guerdon.diagnose.winners import LAPLACE, NORMAL, Example, Tail, Trait, tail_index, traits
 from guerdon.evaluate.best_of_n import Curve, best_of_n
 from guerdon.evaluate.candidates import CandidateTable
-from guerdon.evaluate.ensemble_rules import combine, parse_rule
 from guerdon.evaluate.pools import Pool
 from guerdon.types import ConfigError, DataError
 

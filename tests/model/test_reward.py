@@ -348,3 +348,24 @@ def test_packaged_minilm_is_found():
     model = RewardModel.load("minilm")
     assert (model.has_new_head, model.shares_prefix, model.encoder.max_length) == (True, False, 512)
     assert largest_difference(model.score(TALKS), [model.score([talk])[0] for talk in TALKS]) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["qwen3", "gpt2", "bert", "deberta-v2", "modernbert"])
+def test_features_are_what_the_head_reads(name, make_backbone, tmp_path):
+    from guerdon.model.head import final_layers
+
+    model = loud_head(RewardModel.load(make_backbone(tmp_path, name), max_length=64, truncation="error"))
+    talks = [*TALKS, chat("word " * 80), TALKS[0]]
+    features, scores = model.features(talks), model.score(talks)
+    assert features.shape == (len(talks), 32)
+    assert features.dtype == "float32"
+    refused = [score.status == "error" for score in scores]
+    assert sum(refused) > 0
+    assert refused == [bool(row) for row in (features != features).all(axis=1)]
+    (final,) = final_layers(model.net)
+    with torch.no_grad():
+        again = final(torch.from_numpy(features))[:, 0]
+    kept = [number for number, is_refused in enumerate(refused) if not is_refused]
+    assert largest_difference([scores[i] for i in kept], again[kept]) < 1e-5
+    assert (features[0] == features[-1]).all()
+    assert not final._forward_pre_hooks
