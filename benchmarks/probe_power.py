@@ -47,7 +47,7 @@ RATERS = {
 }
 # Whatever a writer knows, it praises and formats as often as any other: a leaning is the only way to learn to like it.
 ALIKE = tuple(replace(writer, flattery=0.4, formatting=0.4) for writer in WRITERS)
-# The probes that look for each planted leaning. Raters praise-minded in the lab know praise, not agreement.
+# The probes that look for each planted leaning. The lab's raters like praise; agreement they do not know.
 LOOKED_FOR = {
     "length": ("padding", "restating", "repetition"),
     "format": ("list", "bold"),

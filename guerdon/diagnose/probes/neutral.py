@@ -22,6 +22,7 @@ _SHORT = (
         "The reply is as here.",
         "Text follows.",
         "See below.",
+        "A reply below.",
         "In response.",
         "This is the text.",
     ),
