@@ -21,6 +21,7 @@ COMMANDS = {
     "train": ("train", "train a reward model on comparisons"),
     "evaluate": ("evaluate", "measure a reward model on held-out comparisons, with intervals and baselines"),
     "score": ("score", "score prompts with one or many answers each, resumable, in constant memory"),
+    "diagnose probes": ("probes", "find what a reward model can be gamed with, by edits that need no model"),
     "demo": ("demo", "the whole path on a simulated world, offline, in minutes"),
 }
 

@@ -22,7 +22,7 @@ from guerdon.diagnose.probes.statistics import reward_spread
 from guerdon.evaluate.columns import Floats, Ints
 from guerdon.types import Comparison, Conversation, DataError, Message, Scorer
 
-BLOCK = 16  # comparisons edited and scored together: about 80 conversations each
+BLOCK = 16  # comparisons edited and scored together: about 70 conversations each
 CUT = 0.01  # share of cut conversations above which the report warns
 LIMIT = 200
 _NO_PROMPT: Messages = (Message(role="user", content=""),)
@@ -228,8 +228,9 @@ def _warnings(
             f"{cut:,} of {total:,} edited texts were cut by the context, so part of the edit was not seen; "
             "use comparisons of shorter texts or a longer context."
         )
-    if bare is not None and bare.accuracy_removed_low > 0.5 and bare.accuracy_removed >= bare.accuracy - 0.02:
-        yield "Taking the prompt away costs hardly any accuracy: the reward may judge answers without reading the question."
+    ignores = any(result.name == "swapped prompt" and result.verdict == "biased" for result in results)
+    if bare is not None and ignores and bare.accuracy_removed >= bare.accuracy - 0.02:
+        yield "Neither swapping nor removing the prompt costs anything: the reward judges answers without reading the question."
     idle = [result.name for result in results if not any(effect.prompts for effect in result.effects)]
     if idle:
         yield f"No comparison could be edited for: {', '.join(idle)}."
