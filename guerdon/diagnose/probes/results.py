@@ -15,7 +15,6 @@ import numpy as np
 
 from guerdon.diagnose.probes.edits import Expectation, Probe
 from guerdon.diagnose.probes.statistics import (
-    MARGIN,
     Estimate,
     benjamini_hochberg,
     clustered_mean,
@@ -152,7 +151,7 @@ def judge(probes: Sequence[Probe], rows: Mapping[str, Sequence[Rows]], spread: f
     results = []
     for probe in probes:
         effects = tuple(
-            _effect(probe, index, part, *next(numbers), seed=index) for index, part in enumerate(rows[probe.name])
+            _effect(probe, index, part, *next(numbers), tests=len(p)) for index, part in enumerate(rows[probe.name])
         )
         results.append(_result(probe, effects, rows[probe.name], spread))
     return tuple(results)
@@ -189,7 +188,7 @@ def _estimate(rows: Rows, probe: Probe, spread: float) -> Estimate:
 
 
 def _effect(
-    probe: Probe, index: int, rows: Rows, estimate: Estimate, p: float, p_holm: float, q: float, *, seed: int
+    probe: Probe, index: int, rows: Rows, estimate: Estimate, p: float, p_holm: float, q: float, *, tests: int
 ) -> Effect:
     known = np.isfinite(rows.edited) & np.isfinite(rows.reference)
     clean = p_clean(estimate, probe.expectation)
@@ -199,7 +198,7 @@ def _effect(
     low, high = estimate.interval()
     right = known & (rows.is_right == 1) & np.isfinite(rows.rival) & np.isfinite(rows.reference_rival)
     flips = credit((rows.edited - rows.rival)[right])
-    bounds = prompt_bootstrap(flips, rows.prompts[right], seed=seed) if right.any() else (math.nan, math.nan)
+    bounds = prompt_bootstrap(flips, rows.prompts[right]) if right.any() else (math.nan, math.nan)
     variant = probe.variants[index]
     return Effect(
         variant=variant.name,
@@ -221,7 +220,7 @@ def _effect(
         skipped=rows.skipped,
         unscored=int((~known).sum()),
         truncated=int(rows.truncated.sum()),
-        prompts_needed=prompts_needed(estimate, probe.expectation) if verdict == "unclear" else None,
+        prompts_needed=prompts_needed(estimate, probe.expectation, tests=tests) if verdict == "unclear" else None,
     )
 
 
@@ -261,18 +260,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-__all__ = [
-    "LEVEL",
-    "MARGIN",
-    "MIN_PROMPTS",
-    "Effect",
-    "Independence",
-    "ProbeReport",
-    "ProbeResult",
-    "Rows",
-    "Verdict",
-    "independence",
-    "judge",
-]

@@ -122,18 +122,22 @@ def benjamini_hochberg(p: Floats) -> Floats:
     return adjusted
 
 
-def prompts_needed(estimate: Estimate, expectation: Expectation, margin: float = MARGIN) -> int | None:
-    """Prompts at which a test at 5 % would settle the question in 4 of 5 samples, if the estimate is the truth.
+def prompts_needed(
+    estimate: Estimate, expectation: Expectation, margin: float = MARGIN, *, tests: int = 1, level: float = 0.05
+) -> int | None:
+    """Prompts at which the question would be settled in 4 of 5 samples, if the estimate is the truth.
 
-    n = clusters * (1.645 + 0.842)^2 * v / (d^2 - (1.645 + 0.842)^2 * floor), d being the distance of the mean to the
-    nearest bound and v the variance that prompts bring. None where more prompts would not do: the mean lies on a bound,
-    or the wordings disagree more than d.
+    n = G z^2 V / (d^2 - z^2 f): G prompts now, d the distance of the mean to the nearest bound, V the variance of the
+    mean that comes from prompts and f its `floor`; z is the normal quantile of the level plus that of the power, 0.842.
+    The level is `level` where the estimate is on the clean side and `level / tests` where it is at fault, as Holm asks.
+    None where more prompts would not do: the mean lies on a bound, or the wordings disagree more than d.
     """
     if not estimate.df or not estimate.clusters:
         return None
     bounds = {"should not rise": (margin,), "should fall": (-margin,), "should not change": (-margin, margin)}
     distance = min(abs(estimate.mean - bound) for bound in bounds[expectation])
-    z2 = (stats.norm.ppf(0.95) + stats.norm.ppf(0.8)) ** 2
+    is_fault = p_fault(estimate, expectation, margin) < p_clean(estimate, expectation, margin)
+    z2 = (stats.norm.isf(level / tests if is_fault else level) + stats.norm.ppf(0.8)) ** 2
     room = distance**2 - z2 * estimate.floor
     if room <= 0:
         return None

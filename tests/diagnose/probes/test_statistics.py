@@ -91,6 +91,11 @@ def test_the_number_of_prompts_asked_for_has_the_power_promised():
         p_clean(clustered_mean(rng.normal(0.05, 0.4, n), np.arange(n)), "should not rise") <= 0.05 for _ in range(400)
     ]
     assert np.mean(settled) == pytest.approx(0.8, abs=0.06)
+    # at fault, the level is shared among the tests
+    flagged = Estimate(0.1 + distance, 0.04, 99, 100)
+    assert prompts_needed(flagged, "should not rise", tests=50) == math.ceil(
+        (3.0902 + 0.8416) ** 2 * 0.16 / distance**2
+    )
     assert prompts_needed(Estimate(0.1, 0.04, 99, 100), "should not rise") is None
     assert prompts_needed(Estimate(0.05, 0.04, 11, 100, floor=0.04**2), "should not rise") is None
 
