@@ -38,6 +38,20 @@ from guerdon.lab.writers import WRITERS
 from guerdon.types import Conversation, Score, Scorer
 
 HASHES = 1 << 14
+HEAD = """# Power and false alarms of the probes
+
+Made by `python benchmarks/probe_power.py`. Four reward models per seed, trained on the same prompts and answers of the lab and judged
+by raters who differ in one leaning: none; length, 6 nats per doubling; format, 3 nats for a list or bold words;
+sycophancy, 3 nats for praise. All value the truth at 12 nats. All writers praise and format at the same rates, so that
+these marks say nothing of quality. Fresh prompts are probed.
+
+`reader` is a linear Bradley-Terry model on the parts of gold, surface features and hashed words and word pairs: it can tell
+right from wrong, as a good model does. `linear` lacks the parts of gold: it cannot, so it leans on what goes along with
+quality (length, exclamation marks, words of the question) although no rater does. Such flags are no false alarms, for the
+reward does rise; but they do not come from the raters. Columns hold the number of seeds in which a probe of that family is
+flagged, with Wilson intervals of 95 %: padding, restating or repetition; list or bold; flattery.
+
+"""
 FAIR = Rater("fair", skill=12.0)
 RATERS = {
     "none": FAIR,
@@ -238,14 +252,9 @@ def main() -> None:
             *table(outcomes),
             "",
         ]
-        print("\n".join(lines), flush=True)
-    if options.output:
-        options.output.write_text(HEAD + "\n".join(lines).rstrip() + "\n", encoding="utf-8")
-
-
-HEAD = """# Power and false alarms of the probes
-
-"""
+        if options.output:
+            options.output.write_text(HEAD + "\n".join(lines).rstrip() + "\n", encoding="utf-8")
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":
