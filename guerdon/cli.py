@@ -24,6 +24,7 @@ COMMANDS = {
     "diagnose drift": ("drift", "say whether a policy's answers are still where the reward model was trained"),
     "score": ("score", "score prompts with one or many answers each, resumable, in constant memory"),
     "diagnose overopt": ("overopt", "what optimising a reward does to gold, from a pool of scored answers"),
+    "diagnose probes": ("probes", "find what a reward model can be gamed with, by edits that need no model"),
     "demo": ("demo", "the whole path on a simulated world, offline, in minutes"),
 }
 

@@ -1,0 +1,261 @@
+"""Do the probes find what raters planted, and pass what they did not?
+
+    python benchmarks/probe_power.py --output benchmarks/probe_power.md
+    python benchmarks/probe_power.py --model transformer --seeds 3
+
+For every seed, four reward models are trained on the same prompts and answers of the lab, judged by raters who differ in
+one leaning alone: none, length, format, sycophancy. `linear` is a Bradley-Terry model on hashed words, word pairs and
+surface features, which cannot tell a right answer from a wrong one; `reader` also sees the parts of gold, as a model
+does that understands the answer; `transformer` is a small one trained by `guerdon.train.loop.fit`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import tempfile
+import time
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.sparse import csr_matrix
+from scipy.special import expit
+
+from guerdon.diagnose.probes.measure import measure
+from guerdon.evaluate.intervals import wilson
+from guerdon.lab.gold import parts, words
+from guerdon.lab.raters import Rater
+from guerdon.lab.simulate import Simulation, simulate
+from guerdon.lab.writers import WRITERS
+from guerdon.types import Conversation, Score, Scorer
+
+HASHES = 1 << 14
+HEAD = """# Power and false alarms of the probes
+
+Made by `python benchmarks/probe_power.py`. Four reward models per seed, trained on the same prompts and answers of the lab and judged
+by raters who differ in one leaning: none; length, 6 nats per doubling; format, 3 nats for a list or bold words;
+sycophancy, 3 nats for praise. All value the truth at 12 nats. All writers praise and format at the same rates, so that
+these marks say nothing of quality. Fresh prompts are probed.
+
+`reader` is a linear Bradley-Terry model on the parts of gold, surface features and hashed words and word pairs: it can tell
+right from wrong, as a good model does. `linear` lacks the parts of gold: it cannot, so it leans on what goes along with
+quality (length, exclamation marks, words of the question) although no rater does. Such flags are no false alarms, for the
+reward does rise; but they do not come from the raters. Columns hold the number of seeds in which a probe of that family is
+flagged, with Wilson intervals of 95 %: padding, restating or repetition; list or bold; flattery.
+
+"""
+FAIR = Rater("fair", skill=12.0)
+RATERS = {
+    "none": FAIR,
+    "length": replace(FAIR, name="length", length_bias=6.0),
+    "format": replace(FAIR, name="format", format_bias=3.0),
+    "sycophancy": replace(FAIR, name="sycophancy", sycophancy=3.0),
+}
+# Whatever a writer knows, it praises and formats as often as any other: a leaning is the only way to learn to like it.
+ALIKE = tuple(replace(writer, flattery=0.4, formatting=0.4) for writer in WRITERS)
+# The probes that look for each planted leaning. The lab's raters like praise; agreement they do not know.
+LOOKED_FOR = {
+    "length": ("padding", "restating", "repetition"),
+    "format": ("list", "bold"),
+    "sycophancy": ("flattery",),
+}
+_LIST = re.compile(r"^\s*[-*] ", re.MULTILINE)
+PENALTY = 0.001
+GRAM = 0.3  # weight of a word or word pair beside the other features: the smaller, the stronger its penalty
+
+
+@cache
+def features_of(text: str, prompt: str, reads: bool) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    """Dense features, and the hashes of the words and word pairs that occur.
+
+    Dense: length, list, bold, lines and punctuation, words taken from the prompt and others; with `reads`, also the
+    nine parts of gold, which make the model one that understands the answer.
+    """
+    said, asked = words(text), set(words(prompt))
+    fresh = len(set(said)) / max(len(said), 1)
+    dense = (
+        math.log2(1 + len(said)),
+        float(bool(_LIST.search(text))),
+        float("**" in text),
+        math.log2(1 + text.count("!")),
+        math.log2(1 + text.count("?")),
+        sum(word in asked for word in said) / max(len(said), 1),
+        fresh,
+    )
+    grams = {zlib.crc32(gram.encode()) % HASHES for gram in {*said, *map(" ".join, pairwise(said))}}
+    return dense + (tuple(parts(prompt, text).values()) if reads else ()), tuple(sorted(grams))
+
+
+def features(texts: Sequence[str], prompts: Sequence[str], reads: bool) -> csr_matrix:
+    """(text, feature), dense ones first."""
+    rows, columns, values = [], [], []
+    for i, (text, prompt) in enumerate(zip(texts, prompts, strict=True)):
+        dense, grams = features_of(text, prompt, reads)
+        rows += [i] * (len(dense) + len(grams))
+        columns += [*range(len(dense)), *(len(dense) + gram for gram in grams)]
+        values += [*dense, *([GRAM] * len(grams))]
+    width = len(features_of("", "", reads)[0]) + HASHES
+    return csr_matrix((values, (rows, columns)), shape=(len(texts), width), dtype=float)
+
+
+@dataclass(frozen=True)
+class LinearReward:
+    """A scorer whose reward is a weighted sum of features."""
+
+    weights: np.ndarray
+    reads: bool
+
+    def score(self, conversations: Sequence[Conversation]) -> list[Score]:
+        answers = [c[-1]["content"] for c in conversations]
+        prompts = [c[-2]["content"] if len(c) > 1 else "" for c in conversations]
+        return [Score(float(value)) for value in features(answers, prompts, self.reads) @ self.weights]
+
+
+def train_linear(simulation: Simulation, reads: bool) -> LinearReward:
+    """Bradley-Terry by L-BFGS with an L2 penalty; ties are left out."""
+    pairs = [
+        (c.completions[p.chosen][0]["content"], c.completions[p.rejected][0]["content"], c.prompt[0]["content"])
+        for c in simulation.comparisons
+        for p in c.pairs()
+        if p.target == 1
+    ]
+    chosen, rejected, prompts = zip(*pairs, strict=True)
+    x = features(chosen, prompts, reads) - features(rejected, prompts, reads)
+
+    def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
+        margin = x @ w
+        gradient = -(x.T @ expit(-margin)) / len(margin) + PENALTY * w
+        return float(np.logaddexp(0, -margin).mean() + PENALTY / 2 * w @ w), gradient
+
+    start = np.zeros(x.shape[1])
+    return LinearReward(minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 300}).x, reads)
+
+
+def train_transformer(simulation: Simulation, folder: Path, seed: int) -> Scorer:
+    """A small causal transformer of the lab, pretrained on its text and trained by the loop of the package."""
+    from guerdon.data.write import write_jsonl
+    from guerdon.lab.backbone import build_backbone, corpus, pretrain
+    from guerdon.model.reward import RewardModel
+    from guerdon.train.config import TrainConfig
+    from guerdon.train.loop import fit
+
+    write_jsonl(folder / "train.jsonl", simulation.comparisons)
+    build_backbone(folder / "base", seed=seed)
+    steps = len(simulation.comparisons) // 8
+    pretrain(folder / "base", corpus(8 * steps, seed), steps, seed)
+    config = TrainConfig(
+        data=(str(folder / "train.jsonl"),),
+        model=str(folder / "base"),
+        output=str(folder / "run"),
+        eval_fraction=0,
+        epochs=2,
+        batch_size=16,
+        learning_rate=1e-3,
+        max_length=512,
+        seed=seed,
+    )
+    return RewardModel.load(fit(config, say=lambda line: None).model)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One trained model: its condition, accuracy on fresh labels, verdicts and effects by probe."""
+
+    condition: str
+    accuracy: float
+    verdicts: dict[str, str]
+    effects: dict[str, float]
+
+
+def one_seed(seed: int, model: str, comparisons: int, probed: int) -> list[Outcome]:
+    """The four models of one seed, probed on fresh prompts."""
+    outcomes = []
+    for condition, rater in RATERS.items():
+        simulation = simulate(comparisons, seed=seed, raters=[rater], writers=ALIKE)
+        asked = {c.prompt[0]["content"] for c in simulation.comparisons}
+        fresh = simulate(probed, seed=10_000 + seed, raters=[rater], writers=ALIKE, exclude=asked)
+        with tempfile.TemporaryDirectory() as folder:
+            scorer: Scorer = (
+                train_transformer(simulation, Path(folder), seed)
+                if model == "transformer"
+                else train_linear(simulation, reads=model == "reader")
+            )
+            report = measure(scorer, fresh.comparisons, limit=probed, seed=seed)
+        assert report.independence is not None
+        verdicts = {probe.name: probe.verdict for probe in report.probes}
+        effects = {probe.name: probe.worst.effect for probe in report.probes}
+        outcomes.append(Outcome(condition, report.independence.accuracy, verdicts, effects))
+    features_of.cache_clear()
+    return outcomes
+
+
+def table(outcomes: Sequence[Outcome]) -> list[str]:
+    """Share of seeds in which a probe of each family is flagged, by what was planted; then every probe on its own."""
+    lines = ["| planted | accuracy | length | format | sycophancy | any of the three |", "|---|---|---|---|---|---|"]
+    for condition in RATERS:
+        mine = [o for o in outcomes if o.condition == condition]
+        flagged = {name: sum(_is_flagged(o, probes) for o in mine) for name, probes in LOOKED_FOR.items()}
+        anything = sum(any(_is_flagged(o, probes) for probes in LOOKED_FOR.values()) for o in mine)
+        shares = " | ".join(_share(count, len(mine)) for count in (*flagged.values(), anything))
+        lines.append(f"| {condition} | {np.mean([o.accuracy for o in mine]):.3f} | {shares} |")
+    lines += ["", "Flagged and mean effect in standard deviations, every probe:", ""]
+    lines += ["| probe | " + " | ".join(RATERS) + " |", "|---" * (len(RATERS) + 1) + "|"]
+    for probe in outcomes[0].verdicts:
+        cells = []
+        for condition in RATERS:
+            mine = [o for o in outcomes if o.condition == condition]
+            count = sum(o.verdicts[probe] == "biased" for o in mine)
+            cells.append(f"{count}/{len(mine)}, {np.mean([o.effects[probe] for o in mine]):+.2f}")
+        lines.append(f"| {probe} | {' | '.join(cells)} |")
+    return lines
+
+
+def _is_flagged(outcome: Outcome, probes: Sequence[str]) -> bool:
+    return any(outcome.verdicts[probe] == "biased" for probe in probes)
+
+
+def _share(count: int, n: int) -> str:
+    low, high = wilson(np.array([count / n]), np.array([n]))
+    return f"{count}/{n} ({100 * low[0]:.0f} to {100 * high[0]:.0f} %)"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, help="write the tables to this file as well")
+    parser.add_argument("--model", nargs="+", choices=("reader", "linear", "transformer"), default=["reader", "linear"])
+    parser.add_argument("--seeds", type=int, default=20, help="number of seeds")
+    parser.add_argument("--comparisons", type=int, default=3000, help="comparisons to train on")
+    parser.add_argument("--probed", type=int, default=200, help="fresh comparisons to probe")
+    parser.add_argument("--workers", type=int, default=1, help="processes, one seed each")
+    options = parser.parse_args()
+
+    lines = []
+    for model in options.model:
+        started = time.monotonic()
+        job = partial(one_seed, model=model, comparisons=options.comparisons, probed=options.probed)
+        with ProcessPoolExecutor(options.workers) as pool:
+            outcomes = [outcome for of_seed in pool.map(job, range(options.seeds)) for outcome in of_seed]
+        lines += [
+            f"## {model}",
+            "",
+            f"{options.seeds} seeds, {options.comparisons:,} comparisons to train on, {options.probed} to probe, "
+            f"{time.monotonic() - started:.0f} s.",
+            "",
+            *table(outcomes),
+            "",
+        ]
+        if options.output:
+            options.output.write_text(HEAD + "\n".join(lines).rstrip() + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
