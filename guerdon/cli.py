@@ -20,6 +20,7 @@ COMMANDS = {
     "check": ("check", "say what is in a file, folder or hub set of comparisons, and what is wrong with it"),
     "train": ("train", "train a reward model on comparisons"),
     "evaluate": ("evaluate", "measure a reward model on held-out comparisons, with intervals and baselines"),
+    "benchmark": ("benchmark", "run a published benchmark by its official rule, on a model or a file of scores"),
     "score": ("score", "score prompts with one or many answers each, resumable, in constant memory"),
     "demo": ("demo", "the whole path on a simulated world, offline, in minutes"),
 }
