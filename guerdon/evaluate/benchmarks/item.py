@@ -212,7 +212,7 @@ def sheet(items: Sequence[Item], scores: Floats) -> Sheet:
     for i, item in enumerate(items):
         right[i, : len(item.correct)] = item.correct
     exists = np.arange(width) < sizes[:, None]
-    is_scored = (~np.isnan(scores) | ~exists).all(axis=1)
+    is_scored: Bools = np.asarray((~np.isnan(scores) | ~exists).all(axis=1))
     kept = tuple(item for item, keep in zip(items, is_scored.tolist(), strict=True) if keep)
     _, group = np.unique(texts([item.group for item in kept]), return_inverse=True)
     return Sheet(

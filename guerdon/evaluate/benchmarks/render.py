@@ -25,6 +25,8 @@ def render(report: Report) -> RenderableType:
     parts: list[RenderableType] = [Group(Text(what, style="bold"), _headline(report))]
     if first.details and len(report.rows) <= MOST_DETAILED:
         parts.append(Group(Text("Further numbers", style="bold"), _details(report)))
+    if first.curves and len(report.rows) <= MOST_BESIDE_TRIVIAL:
+        parts.append(Group(Text("Curves", style="bold"), _curves(report)))
     parts.append(Group(Text("Protocol", style="bold"), _protocol(report.protocol)))
     notes = dict.fromkeys(note for row in report.rows.values() for note in row.notes)
     parts += [Padding(Text(f"! {line}", style="yellow"), (0, 1)) for line in (*notes, *report.protocol.warnings())]
@@ -64,6 +66,15 @@ def _details(report: Report) -> Table:
         models = len(report.rows)
         cells = [*map(_cell, found[:models]), *(percent(estimate.value) for estimate in found[models:])]
         table.add_row(Text(name), *cells)
+    return table
+
+
+def _curves(report: Report) -> Table:
+    table = _table()
+    table.add_column("percent", overflow="fold")
+    for name, row in report.rows.items():
+        for curve, values in row.curves.items():
+            table.add_row(Text(f"{name}: {curve}"), " ".join(f"{100 * value:.1f}" for value in values))
     return table
 
 
