@@ -7,7 +7,7 @@ ceiling that follows from it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -76,19 +76,15 @@ def rater_agreement(comparisons: Sequence[Comparison], *, seed: int = 0, resampl
     they are from accuracy. Couples of the same annotator are not counted, those without a name count as different.
     The share of a pair, agreeing couples over all couples, is unbiased for its (1-e)^2 + e^2; each pair counts once.
     """
+    times = Counter(key for key, _, _ in _judgements(comparisons))
     votes: dict[bytes, _Votes] = {}
-    for comparison in comparisons:
-        prompt, key = _digest(comparison.prompt), prompt_key(comparison)
-        answers = [_digest(completion) for completion in comparison.completions]
-        for pair in comparison.pairs():
-            chosen, rejected = answers[pair.chosen], answers[pair.rejected]
-            if pair.target == 0.5 or chosen == rejected:
-                continue
-            one = votes.setdefault(prompt + min(chosen, rejected) + max(chosen, rejected), _Votes(key))
-            one.sides[chosen < rejected] += 1
+    for key, side, comparison in _judgements(comparisons):
+        if times[key] > 1:
+            one = votes.setdefault(key, _Votes(prompt_key(comparison)))
+            one.sides[side] += 1
             if comparison.annotator is not None:
-                one.named[comparison.annotator, chosen < rejected] += 1
-    found = [(one, *one.couples()) for one in votes.values() if one.sides.total() > 1]
+                one.named[comparison.annotator, side] += 1
+    found = [(one, *one.couples()) for one in votes.values()]
     repeated = [(one, agreeing / total) for one, agreeing, total in found if total]
     prompts, group = np.unique([one.prompt for one, _ in repeated], return_inverse=True)
     if len(prompts) < MIN_PROMPTS:
@@ -105,6 +101,17 @@ def rater_agreement(comparisons: Sequence[Comparison], *, seed: int = 0, resampl
         prompts=len(prompts),
         unnamed=judgements - sum(one.named.total() for one, _ in repeated),
     )
+
+
+def _judgements(comparisons: Sequence[Comparison]) -> Iterator[tuple[bytes, bool, Comparison]]:
+    """Each decided pair: what is judged (the same in either order), which of the two won, and where it stands."""
+    for comparison in comparisons:
+        prompt = _digest(comparison.prompt)
+        answers = [_digest(completion) for completion in comparison.completions]
+        for pair in comparison.pairs():
+            chosen, rejected = answers[pair.chosen], answers[pair.rejected]
+            if pair.target != 0.5 and chosen != rejected:
+                yield prompt + min(chosen, rejected) + max(chosen, rejected), chosen < rejected, comparison
 
 
 def _choose_two(n: int) -> int:
