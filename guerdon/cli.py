@@ -21,11 +21,12 @@ COMMANDS = {
     "train": ("train", "train a reward model on comparisons"),
     "evaluate": ("evaluate", "measure a reward model on held-out comparisons, with intervals and baselines"),
     "compare": ("compare", "compare models on the same comparisons: which differences are real, who shares a rank"),
-    "diagnose drift": ("drift", "say whether a policy's answers are still where the reward model was trained"),
     "benchmark": ("benchmark", "run a published benchmark by its official rule, on a model or a file of scores"),
     "score": ("score", "score prompts with one or many answers each, resumable, in constant memory"),
-    "diagnose overopt": ("overopt", "what optimising a reward does to gold, from a pool of scored answers"),
     "diagnose probes": ("probes", "find what a reward model can be gamed with, by edits that need no model"),
+    "diagnose overopt": ("overopt", "what optimising a reward does to gold, from a pool of scored answers"),
+    "diagnose drift": ("drift", "say whether a policy's answers are still where the reward model was trained"),
+    "diagnose report": ("report", "everything known about a run in one page, and its model card"),
     "demo": ("demo", "the whole path on a simulated world, offline, in minutes"),
 }
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
-from guerdon.terminal import counting_bar, load_scorer, require_writable, show, write_json
+from guerdon.terminal import counting_bar, load_model, require_writable, show, write_json
 from guerdon.types import ConfigError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def benchmark(
         if data is None and chosen.hub is None:
             raise ConfigError(f"{chosen.title} has no hub set of its own here; name its files with --data")
         items = chosen.load(data or str(chosen.hub))
-        reward_model = load_scorer(str(model), device)
+        reward_model = load_model(str(model), device)
         with counting_bar("scoring", sum(len(item.completions) for item in items)) as advance:
             facts = facts_of(reward_model)
             report, found = run(chosen, items, reward_model, model=str(model), facts=facts, advance=advance, seed=seed)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import tyro
+
+from guerdon.types import GuerdonError
 
 
 def train(config: Any) -> None:
@@ -22,14 +26,26 @@ def train(config: Any) -> None:
         bar.stop()  # also on an error, or its message would be drawn over
     if not result.is_main_process:
         return
-    if not result.evaluation:
-        say(f"trained in {result.seconds:.0f} s, nothing was held out to evaluate on; the model is {result.model}")
-        return
     e = result.evaluation
-    say(
-        f"accuracy {accuracy_line(e)} on {e['n']} held-out pairs, always taking the longer answer {e['longer_wins']:.3f}; "
-        f"{result.seconds:.0f} s; the model is {result.model}"
-    )
+    if e:
+        say(
+            f"accuracy {accuracy_line(e)} on {e['n']} held-out pairs, always taking the longer answer {e['longer_wins']:.3f}; "
+            f"{result.seconds:.0f} s; the model is {result.model}"
+        )
+    else:
+        say(f"trained in {result.seconds:.0f} s, nothing was held out to evaluate on; the model is {result.model}")
+    if result.steps:
+        _write_report(Path(config.output), config.probes, say)
+
+
+def _write_report(run: Path, probes: int, say: Callable[[str], None]) -> None:
+    """The run's page and model card. The model is there already, so a page that cannot be drawn is no failure."""
+    from guerdon.commands.report import write_run_report
+
+    try:
+        write_run_report(run, run / "report.html", probes=probes, say=say)
+    except GuerdonError as error:
+        say(f"no report was written ({error}); try again with: guerdon diagnose report {run}")
 
 
 def parse(args: list[str]) -> Any:

@@ -22,10 +22,17 @@ def write_overopt_page(
     path: Path | str, found: Overoptimisation, *, title: str, facts: Mapping[str, str] | None = None
 ) -> None:
     """Write the page; an old one is replaced once the new one is whole. Raises ConfigError without matplotlib."""
-    parts = [*_head(found, title), *_ladder(found), *_winners(found), *_rules(found), *_numbers(found)]
+    parts = [*_head(found, title), *section(found), *_numbers(found)]
     parts += [*_tail(found), *_examples(found), *_facts(found, facts or {})]
     with replacing(Path(path)) as temporary:
         temporary.write_text(document(title, parts), encoding="utf-8", errors="replace")
+
+
+def section(found: Overoptimisation) -> Iterator[Html]:
+    """The charts, each with what it means: for this page and for the report of a run."""
+    yield from _ladder(found)
+    yield from _winners(found)
+    yield from _rules(found)
 
 
 def _head(found: Overoptimisation, title: str) -> Iterator[Html]:

@@ -22,7 +22,7 @@ from guerdon.train.config import TrainConfig, flag, from_yaml
 from guerdon.types import ConfigError, TrainingError
 
 # Fields that may differ between a run and its resumption without changing what it computes.
-_FREE_TO_CHANGE = ("resume", "trackers", "keep_checkpoints")
+_FREE_TO_CHANGE = ("resume", "trackers", "keep_checkpoints", "probes")
 
 
 @dataclass(frozen=True)

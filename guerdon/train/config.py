@@ -16,7 +16,7 @@ _POSITIVE = (
     *("epochs", "max_steps", "batch_size", "tokens_per_row", "learning_rate", "max_length"),
     *("eval_every", "save_every", "keep_checkpoints", "ensemble", "lora_rank", "lora_alpha"),
 )
-_NOT_NEGATIVE = ("weight_decay", "max_grad_norm", "margin", "center", "seed")
+_NOT_NEGATIVE = ("weight_decay", "max_grad_norm", "margin", "center", "seed", "probes")
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,9 @@ class TrainConfig:
     """Which evaluation metric picks the weights that stay in model/."""
     trackers: tuple[str, ...] = ()
     """Experiment trackers of Accelerate: tensorboard, wandb, trackio, ..."""
+    probes: int = 32
+    """Held-out comparisons that `guerdon train` probes for biases once it is done, for the run's page and model card; each
+    costs about 80 scored texts. 0 leaves the probes out."""
     resume: bool = False
     """Go on from the last checkpoint in `output`; the result equals a run that was never interrupted."""
 
