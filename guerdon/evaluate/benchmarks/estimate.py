@@ -108,7 +108,7 @@ def weighted(
     """
     keep = np.isin(strata, list(weights))
     values, strata, groups = values[keep], strata[keep], groups[keep]
-    if not set(weights) <= set(strata.tolist()):
+    if not weights or not set(weights) <= set(strata.tolist()):
         return Estimate(math.nan, n=len(values))
     estimate = 0.0
     spread = np.zeros(len(values))

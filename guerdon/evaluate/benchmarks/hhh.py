@@ -38,7 +38,9 @@ def load(path: str | os.PathLike[str]) -> list[Item]:
 
 def _item(row: Row) -> Item:
     answers = [row.data["chosen"], row.data["rejected"]]
-    return make_item(row.place, str(row.data["source"]), row.data["prompt"], answers, [True, False])
+    return make_item(
+        str(row.data.get("idx", row.line)), str(row.data["source"]), row.data["prompt"], answers, [True, False]
+    )
 
 
 def _hub_item(row: Row, config: str) -> Item:

@@ -161,7 +161,7 @@ def read_scores(
     rows = score_rows(path)
     if len(rows) == 1 and "scores_chosen" not in rows[0].data:
         return [], {str(rows[0].data.get("model", "scores")): from_subsets(rows[0].data)}
-    known = {item.id: item for item in items or ()}
+    known = {(item.category, item.id): item for item in items or ()}
     kept, scores = [], []
     for row in rows:
         if not {"scores_chosen", "scores_rejected", "subset"} <= row.data.keys():
@@ -172,6 +172,6 @@ def read_scores(
         bare = Item(
             id, _subset(row.data["subset"], row.place), (True, False), prompt_group(str(row.data.get("prompt", id)))
         )
-        kept.append(known.get(id, bare))
+        kept.append(known.get((bare.category, id), bare))
         scores.append([number(row.data[name], row.place) for name in ("scores_chosen", "scores_rejected")])
     return kept, {str(rows[0].data.get("model", "scores")): matrix(kept, scores)}

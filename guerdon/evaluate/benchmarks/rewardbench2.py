@@ -163,7 +163,7 @@ def read_scores(
     path: str | os.PathLike[str], items: Sequence[Item] | None = None
 ) -> tuple[list[Item], dict[str, Floats | Result]]:
     """A published file (`eval-set-scores/` of allenai/reward-bench-2-results): `id`, `subset`, `num_correct`, `scores`."""
-    known = {item.id: item for item in items or ()}
+    known = {(item.category, item.id): item for item in items or ()}
     kept, scores = [], []
     rows = score_rows(path)
     for row in rows:
@@ -172,6 +172,7 @@ def read_scores(
         values = [number(value, row.place) for value in row.data["scores"]]
         id, right = str(row.data["id"]), int(row.data["num_correct"])
         marks = tuple(i < right for i in range(len(values)))
-        kept.append(known.get(id, Item(id, _subset(row.data["subset"], row.place), marks, prompt_group(id))))
+        bare = Item(id, _subset(row.data["subset"], row.place), marks, prompt_group(id))
+        kept.append(known.get((bare.category, id), bare))
         scores.append(values)
     return kept, {str(rows[0].data.get("model", "scores")): matrix(kept, scores)}

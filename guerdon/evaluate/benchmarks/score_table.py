@@ -46,7 +46,7 @@ def is_score_table(path: str | os.PathLike[str]) -> bool:
 
 def read_score_table(path: str | os.PathLike[str], benchmark: str) -> tuple[list[Item], dict[str, Floats | Result]]:
     """Items without texts, and the scores of each model. Raises DataError when it belongs to another benchmark."""
-    by_model: dict[str, dict[str, tuple[Item, list[float]]]] = {}
+    by_model: dict[str, list[tuple[Item, list[float]]]] = {}
     for row in stream(path):
         absent = [name for name in COLUMNS if name not in row.data]
         if absent:
@@ -60,11 +60,11 @@ def read_score_table(path: str | os.PathLike[str], benchmark: str) -> tuple[list
         values = [number(value, row.place) for value in data["scores"]]
         if len(values) != len(marks):
             raise DataError(f"{row.place}: {len(marks)} candidates but {len(values)} scores")
-        by_model.setdefault(str(data["model"]), {})[item.id] = (item, values)
-    items = [item for item, _ in next(iter(by_model.values())).values()]
+        by_model.setdefault(str(data["model"]), []).append((item, values))
+    items = [item for item, _ in next(iter(by_model.values()))]
     found: dict[str, Floats | Result] = {}
     for model, rows in by_model.items():
-        if rows.keys() != {item.id for item in items}:
+        if [item for item, _ in rows] != items:
             raise DataError(f"{path}: {model} has other items than the first model; write one table per set of items")
-        found[model] = matrix(items, [rows[item.id][1] for item in items])
+        found[model] = matrix(items, [values for _, values in rows])
     return items, found

@@ -10,7 +10,7 @@ from conftest import chat
 from guerdon.cli import main
 from guerdon.data.read import load as read_comparisons
 from guerdon.data.split import prompt_key
-from guerdon.evaluate.benchmarks.item import make_item
+from guerdon.evaluate.benchmarks.item import make_item, matrix
 from guerdon.evaluate.benchmarks.protocol import Protocol, batch_difference, record
 from guerdon.evaluate.benchmarks.render import render
 from guerdon.evaluate.benchmarks.run import BENCHMARKS, find, run, run_scores, trivial
@@ -105,6 +105,19 @@ def test_a_written_table_measures_the_same(tmp_path):
     (tmp_path / "other.jsonl").write_text('{"a": 1}\n')
     with pytest.raises(DataError, match="not a table that guerdon benchmark --table wrote"):
         run_scores(find("hhh"), tmp_path / "other.jsonl")
+
+
+def test_nothing_scored_is_no_number():
+    """Every candidate of every item failed: undefined everywhere, counted, and never 0."""
+    for name, benchmark in BENCHMARKS.items():
+        marks = [True] * 3 + [False] * 3 if name == "rm-bench" else [True, False]
+        category = {"rewardbench": "math-prm", "rewardbench2": "Math", "rm-bench": "chat", "llmbar": "Manual"}.get(
+            name, "c"
+        )
+        failed = [make_item(str(n), category, f"q{n}", ["x"] * len(marks), marks) for n in range(3)]
+        result = benchmark.measure(failed, matrix(failed, [[math.nan] * len(marks)] * 3))
+        assert math.isnan(result.overall.value), name
+        assert (result.items, result.unscored) == (0, 3), name
 
 
 def test_data_without_texts_are_not_scored():

@@ -43,6 +43,16 @@ def test_the_curve_is_the_mean_over_all_subsets():
     assert details["ideal end score"] == 1
 
 
+def test_the_curve_of_pools_of_different_size_ends_at_the_smallest():
+    small, scores, right = random_items(4, 5, 6)
+    large, more, marks = random_items(3, 7, 7)
+    wide = np.full((7, 7), np.nan)
+    wide[:4, :5], wide[4:] = scores, more
+    achieved = measure([*small, *large], wide, resamples=0).curves["best of K"]
+    expected = [(4 * enumerated(scores, right, k) + 3 * enumerated(more, marks, k)) / 7 for k in range(1, 6)]
+    assert achieved == pytest.approx(expected)
+
+
 def test_pairs_and_area_by_definition():
     items, scores, right = random_items(15, 6, 2)
     items.append(Item("all wrong", "math", (False,) * 6, "all wrong"))
