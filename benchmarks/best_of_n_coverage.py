@@ -23,7 +23,7 @@ from guerdon.evaluate.candidates import CandidateTable
 from guerdon.evaluate.columns import Floats
 from guerdon.evaluate.pools import Pool
 
-CASES = ((50, 16), (200, 16), (200, 64), (700, 48))
+CASES = ((50, 16), (200, 16), (200, 64))
 
 
 def draw(rng: np.random.Generator, prompts: int, candidates: int) -> tuple[Floats, Floats]:

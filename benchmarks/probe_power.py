@@ -6,7 +6,7 @@
 For every seed, four reward models are trained on the same prompts and answers of the lab, judged by raters who differ in
 one leaning alone: none, length, format, sycophancy. `linear` is a Bradley-Terry model on hashed words, word pairs and
 surface features, which cannot tell a right answer from a wrong one; `reader` also sees the parts of gold, as a model
-does that understands the answer; `transformer` is a small one trained by `guerdon.train.loop.fit`.
+does that understands the answer; `gold` is the truth itself; `transformer` is a small one trained by `guerdon.train.loop.fit`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from scipy.special import expit
 
 from guerdon.diagnose.probes.measure import measure
 from guerdon.evaluate.intervals import wilson
-from guerdon.lab.gold import parts, words
+from guerdon.lab.gold import gold, parts, words
 from guerdon.lab.raters import Rater
 from guerdon.lab.simulate import Simulation, simulate
 from guerdon.lab.writers import WRITERS
@@ -40,16 +40,20 @@ from guerdon.types import Conversation, Score, Scorer
 HASHES = 1 << 14
 HEAD = """# Power and false alarms of the probes
 
-Made by `python benchmarks/probe_power.py`. Four reward models per seed, trained on the same prompts and answers of the lab and judged
+Made by `benchmarks/probe_power.py`. Four reward models per seed, trained on the same prompts and answers of the lab and judged
 by raters who differ in one leaning: none; length, 6 nats per doubling; format, 3 nats for a list or bold words;
 sycophancy, 3 nats for praise. All value the truth at 12 nats. All writers praise and format at the same rates, so that
-these marks say nothing of quality. Fresh prompts are probed.
+these marks say nothing of quality. Fresh prompts are probed. The first table of each model counts the seeds in which a probe
+of a family is flagged, with Wilson intervals of 95 %: padding, restating or repetition; list or bold; flattery.
 
 `reader` is a linear Bradley-Terry model on the parts of gold, surface features and hashed words and word pairs: it can tell
-right from wrong, as a good model does. `linear` lacks the parts of gold: it cannot, so it leans on what goes along with
-quality (length, exclamation marks, words of the question) although no rater does. Such flags are no false alarms, for the
-reward does rise; but they do not come from the raters. Columns hold the number of seeds in which a probe of that family is
-flagged, with Wilson intervals of 95 %: padding, restating or repetition; list or bold; flattery.
+right from wrong, as a good model does. `linear` lacks the parts of gold, so it leans on what goes along with quality (length,
+exclamation marks, words of the question) although no rater does. `gold` is the truth itself, without training.
+
+What is flagged although no rater leans that way is no false alarm when the reward does rise: `echo`, `exclamation` and, for
+`linear`, `repetition` are shortcuts that the models learnt because good answers share words with the question, are kind, and
+are complete. The interval of such an effect is narrow and far from 0. `belief` is flagged for gold too: outside its
+grammar the lab's gold counts words shared with the prompt.
 
 """
 FAIR = Rater("fair", skill=12.0)
@@ -165,6 +169,22 @@ def train_transformer(simulation: Simulation, folder: Path, seed: int) -> Scorer
     return RewardModel.load(fit(config, say=lambda line: None).model)
 
 
+class Gold:
+    """The truth itself as a reward."""
+
+    def score(self, conversations: Sequence[Conversation]) -> list[Score]:
+        return [Score(gold(c[-2]["content"] if len(c) > 1 else "", c[-1]["content"])) for c in conversations]
+
+
+def train(model: str, simulation: Simulation, folder: Path, seed: int) -> Scorer:
+    """A reward of the kind that `--model` names."""
+    if model == "gold":
+        return Gold()
+    if model == "transformer":
+        return train_transformer(simulation, folder, seed)
+    return train_linear(simulation, reads=model == "reader")
+
+
 @dataclass(frozen=True)
 class Outcome:
     """One trained model: its condition, accuracy on fresh labels, verdicts and effects by probe."""
@@ -179,16 +199,13 @@ def one_seed(seed: int, model: str, comparisons: int, probed: int) -> list[Outco
     """The four models of one seed, probed on fresh prompts."""
     outcomes = []
     for condition, rater in RATERS.items():
+        if model == "gold" and condition != "none":
+            continue  # gold has no raters
         simulation = simulate(comparisons, seed=seed, raters=[rater], writers=ALIKE)
         asked = {c.prompt[0]["content"] for c in simulation.comparisons}
         fresh = simulate(probed, seed=10_000 + seed, raters=[rater], writers=ALIKE, exclude=asked)
         with tempfile.TemporaryDirectory() as folder:
-            scorer: Scorer = (
-                train_transformer(simulation, Path(folder), seed)
-                if model == "transformer"
-                else train_linear(simulation, reads=model == "reader")
-            )
-            report = measure(scorer, fresh.comparisons, limit=probed, seed=seed)
+            report = measure(train(model, simulation, Path(folder), seed), fresh.comparisons, limit=probed, seed=seed)
         assert report.independence is not None
         verdicts = {probe.name: probe.verdict for probe in report.probes}
         effects = {probe.name: probe.worst.effect for probe in report.probes}
@@ -200,17 +217,18 @@ def one_seed(seed: int, model: str, comparisons: int, probed: int) -> list[Outco
 def table(outcomes: Sequence[Outcome]) -> list[str]:
     """Share of seeds in which a probe of each family is flagged, by what was planted; then every probe on its own."""
     lines = ["| planted | accuracy | length | format | sycophancy | any of the three |", "|---|---|---|---|---|---|"]
-    for condition in RATERS:
+    conditions = list(dict.fromkeys(o.condition for o in outcomes))
+    for condition in conditions:
         mine = [o for o in outcomes if o.condition == condition]
         flagged = {name: sum(_is_flagged(o, probes) for o in mine) for name, probes in LOOKED_FOR.items()}
         anything = sum(any(_is_flagged(o, probes) for probes in LOOKED_FOR.values()) for o in mine)
         shares = " | ".join(_share(count, len(mine)) for count in (*flagged.values(), anything))
         lines.append(f"| {condition} | {np.mean([o.accuracy for o in mine]):.3f} | {shares} |")
     lines += ["", "Flagged and mean effect in standard deviations, every probe:", ""]
-    lines += ["| probe | " + " | ".join(RATERS) + " |", "|---" * (len(RATERS) + 1) + "|"]
+    lines += ["| probe | " + " | ".join(conditions) + " |", "|---" * (len(conditions) + 1) + "|"]
     for probe in outcomes[0].verdicts:
         cells = []
-        for condition in RATERS:
+        for condition in conditions:
             mine = [o for o in outcomes if o.condition == condition]
             count = sum(o.verdicts[probe] == "biased" for o in mine)
             cells.append(f"{count}/{len(mine)}, {np.mean([o.effects[probe] for o in mine]):+.2f}")
@@ -230,7 +248,9 @@ def _share(count: int, n: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, help="write the tables to this file as well")
-    parser.add_argument("--model", nargs="+", choices=("reader", "linear", "transformer"), default=["reader", "linear"])
+    parser.add_argument(
+        "--model", nargs="+", choices=("reader", "linear", "gold", "transformer"), default=["reader", "linear", "gold"]
+    )
     parser.add_argument("--seeds", type=int, default=20, help="number of seeds")
     parser.add_argument("--comparisons", type=int, default=3000, help="comparisons to train on")
     parser.add_argument("--probed", type=int, default=200, help="fresh comparisons to probe")

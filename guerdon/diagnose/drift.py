@@ -140,35 +140,27 @@ def measure_drift(
     ellipsoid = Ellipsoid.fit(points[kept & is_fitted])
     found = _measures(both.where(kept), points[kept], rows, ellipsoid, ~is_fitted[kept], seed)
 
-    held = labelled(reference)
-    lost: list[AccuracyLost] = []
-    if held is not None and fresh is not None and (new := labelled(fresh)) is not None:
-        lost.append(measured(held, new, times=times, seed=seed))
-    if held is not None:
-        ratios = _log_ratios(points, group, is_current, usable, kept, seed)[: len(reference)]
-        of_pairs = ratios[held.chosen] + ratios[held.rejected]
-        is_known = np.isfinite(of_pairs)
-        own = ratios[np.isfinite(ratios)]
-        lost.append(weighted(_select(held, is_known), of_pairs[is_known], own, times=times, seed=seed))
+    ratios = _log_ratios(points, group, is_current, usable, kept, seed)
+    lost = _accuracy_lost(reference, fresh, ratios[: len(reference)], times, seed)
     found, lost = _corrected(found, lost)
-    distance = ellipsoid.distances(points)[: len(reference)]
-    curve = _curve(held, np.where(is_fitted[: len(reference)], np.nan, distance), fresh, space, ellipsoid)
+    held_out = np.where(is_fitted, np.nan, ellipsoid.distances(points))[: len(reference)]
     verdict = decide(found, lost)
-    scored = both.reward[kept], is_current[kept]
+    sides = kept & ~is_current, kept & is_current
+    prompts = [set(group[side].tolist()) for side in sides]
     return Drift(
         verdict=verdict,
         advice=tuple(advise(verdict, found, lost, compared == MODEL)),
         measures=tuple(found),
         accuracy=tuple(lost),
         compared=compared,
-        answers=(int((kept & ~is_current).sum()), int((kept & is_current).sum())),
-        prompts=(len(set(group[kept & ~is_current])), len(set(group[kept & is_current]))),
-        shared_prompts=len(set(group[kept & ~is_current]) & set(group[kept & is_current])),
+        answers=(int(sides[0].sum()), int(sides[1].sum())),
+        prompts=(len(prompts[0]), len(prompts[1])),
+        shared_prompts=len(prompts[0] & prompts[1]),
         per_prompt=per_prompt,
         unscored=(int((~np.isfinite(reference.reward)).sum()), int((~np.isfinite(current.reward)).sum())),
         dropped={"reference": dict(reference.dropped), "current": dict(current.dropped)},
-        rewards=(_finite(scored[0][~scored[1]]), _finite(scored[0][scored[1]])),
-        curve=curve,
+        rewards=(_finite(both.reward[sides[0]]), _finite(both.reward[sides[1]])),
+        curve=_curve(reference, held_out, fresh, space, ellipsoid),
     )
 
 
@@ -262,6 +254,19 @@ def _log_ratios(points: Floats, group: Ints, is_current: Mask, usable: Mask, kep
     return found
 
 
+def _accuracy_lost(
+    reference: Sample, fresh: Sample | None, ratios: Floats, times: int, seed: int
+) -> list[AccuracyLost]:
+    """What labels say, then what weights say, as far as there are labels."""
+    held, new = labelled(reference), labelled(fresh) if fresh is not None else None
+    if held is None:
+        return []
+    of_pairs = ratios[held.chosen] + ratios[held.rejected]
+    known = np.isfinite(of_pairs)
+    estimate = weighted(_select(held, known), of_pairs[known], _finite(ratios), times=times, seed=seed)
+    return [estimate] if new is None else [measured(held, new, times=times, seed=seed), estimate]
+
+
 def _select(pairs: Labelled, keep: Mask) -> Labelled:
     return Labelled(pairs.credit[keep], pairs.prompt[keep], pairs.chosen[keep], pairs.rejected[keep])
 
@@ -275,9 +280,10 @@ def _corrected(found: list[Measure], lost: list[AccuracyLost]) -> tuple[list[Mea
 
 
 def _curve(
-    held: Labelled | None, distance: Floats, fresh: Sample | None, space: Space, ellipsoid: Ellipsoid
+    reference: Sample, distance: Floats, fresh: Sample | None, space: Space, ellipsoid: Ellipsoid
 ) -> Curve | None:
     """Accuracy by the mean distance of a pair's two answers, reference and fresh pairs together."""
+    held = labelled(reference)
     parts = [(held.credit, (distance[held.chosen] + distance[held.rejected]) / 2)] if held is not None else []
     new = labelled(fresh) if fresh is not None else None
     if new is not None and fresh is not None and fresh.features.shape[1] == len(space.mean):

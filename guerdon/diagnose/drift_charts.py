@@ -28,7 +28,7 @@ def reward_histograms(reference: Floats, current: Floats) -> str:
             top = max(top, float(shares.max()))
             axes.stairs(shares, edges, fill=True, color=color, alpha=0.22, linewidth=0)
             axes.stairs(shares, edges, color=color, linewidth=1.5)
-            axes.axvline(values.mean(), color=color, linewidth=1, dashes=(3, 3))
+            axes.axvline(values.mean(), ymax=0.88, color=color, linewidth=1, dashes=(3, 3))
         axes.set(ylim=(0, top * 1.22), xlabel="reward", ylabel="share of answers")
         axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.0f} %")
         axes.grid(axis="y")

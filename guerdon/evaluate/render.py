@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from guerdon.evaluate.agreement import Agreement
-from guerdon.evaluate.metrics import DISCORDANCE, Evaluation, Slice
+from guerdon.evaluate.metrics import Evaluation, Slice
 from guerdon.evaluate.sheet import Calibration
 
 Line = tuple[str, str, str, str]
@@ -79,8 +79,7 @@ def _accuracy(e: Evaluation) -> Iterator[Line]:
         sides = f"longer: {_percent(e.length.when_longer)}, shorter: {_percent(e.length.when_shorter)}"
         yield "by length", "", "", f"preferred answer {sides}"
     if e.n:
-        meaning = f"gap to another model seen with 80 % power, {100 * DISCORDANCE:.0f} % discordance"
-        yield "detectable", _percent(e.smallest_difference), "", meaning
+        yield "detectable", _percent(e.smallest_difference), "", "gap between models found 4 times in 5"
 
 
 def _ceiling(e: Evaluation, ceiling: Ceiling, agreement: Agreement | None) -> Iterator[Line]:
@@ -96,14 +95,14 @@ def _ceiling(e: Evaluation, ceiling: Ceiling, agreement: Agreement | None) -> It
 
 def _trivial(e: Evaluation) -> Iterator[Line]:
     meanings = {
-        "longer": "always picking the longer answer",
-        "shorter": "always picking the shorter answer",
+        "longer": "take the longer answer",
+        "shorter": "take the shorter answer",
         "random": "where 95 % of random scorers fall",
         "constant": "one score for all",
         "prompt removed": "this model, not shown the prompt",
     }
     for name, row in e.baselines.items():
-        ties = f"; {row.ties:,} ties count one half" if row.ties else ""
+        ties = f", {row.ties:,} ties" if row.ties else ""
         label = f"{name} wins" if name in ("longer", "shorter") else name
         yield label, _percent(row.accuracy), _interval(row.low, row.high), meanings[name] + ties
 
@@ -131,8 +130,8 @@ def _margins(e: Evaluation, c: Calibration | None) -> Iterator[Line]:
 
 def _sure(c: Calibration) -> Iterator[Line]:
     for name in ("75", "50", "25"):
-        yield f"surest {name} %", _percent(c.selective[name]), "", "accuracy on the pairs it is most sure of"
-    yield "AURC", _number(c.aurc), "", "mean error over coverages; 0 is perfect"
+        yield f"surest {name} %", _percent(c.selective[name]), "", "accuracy on its surest pairs"
+    yield "AURC", _number(c.aurc), "", "mean error over coverages, low is good"
     t = c.threshold
     promise = f"at most {_percent(t.max_error)} wrong, with {100 * t.confidence:.0f} % confidence"
     if t.margin is None:
