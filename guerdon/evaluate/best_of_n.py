@@ -76,7 +76,7 @@ def best_of_n(score: Floats, values: Floats, starts: Ints, n: NDArray[np.integer
         raise ValueError(f"best of {np.max(n)} from a pool of {sizes.min()}")
     if np.isnan(score).any():
         raise ValueError("a score is NaN; leave out candidates without one")
-    columns = values.reshape(len(score), -1)
+    columns = values[:, None] if values.ndim == 1 else values
     found = np.empty((len(sizes), len(n), columns.shape[1]))
     for size in np.unique(sizes):
         prompts = np.flatnonzero(sizes == size)

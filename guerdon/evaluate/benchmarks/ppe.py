@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import comb
 from scipy.stats import rankdata
 
 from guerdon.data.containers import Row
 from guerdon.evaluate.benchmarks.estimate import RESAMPLES, Estimate, Result, linearised, mean, weighted
 from guerdon.evaluate.benchmarks.item import Bools, Item, Sheet, make_item, matrix, rows_with, sheet
+from guerdon.evaluate.best_of_n import best_of_n
 from guerdon.evaluate.candidates import CandidateTable
 from guerdon.evaluate.columns import Floats
 from guerdon.types import DataError
@@ -81,24 +81,12 @@ def pair_accuracy(s: Sheet) -> Floats:
 def curve(scores: Floats, right: Bools, exists: Bools) -> Floats:
     """Chance that the best-scored of k candidates drawn without replacement is right: (n, K) for k = 1..K.
 
-    The i-th of N by score, rising, is the best of k in C(i,k) - C(i-1,k) of C(N,k) draws; candidates of equal score count
-    with their mean. K is the smallest number of candidates of an item. Candidates stand at the front of each row.
+    Candidates of equal score count with their mean. K is the smallest number of candidates of an item.
     """
     sizes = exists.sum(axis=1)
     k = np.arange(1, int(sizes.min()) + 1 if len(sizes) else 1)
-    found: Floats = np.zeros((len(scores), len(k)))
-    for size in np.unique(sizes).tolist():
-        rows = np.flatnonzero(sizes == size)
-        order = np.argsort(scores[rows, :size], axis=1)
-        ranked = np.take_along_axis(scores[rows, :size], order, axis=1)
-        marks = np.take_along_axis(right[rows, :size], order, axis=1)
-        is_new = np.ones(ranked.shape, dtype=np.bool_)
-        is_new[:, 1:] = ranked[:, 1:] != ranked[:, :-1]
-        group = np.cumsum(is_new.reshape(-1)) - 1
-        share = (np.bincount(group, weights=marks.reshape(-1)) / np.bincount(group))[group].reshape(ranked.shape)
-        below = comb(np.arange(size + 1)[:, None], k[None, :]) / comb(size, k)[None, :]
-        found[rows] = share @ np.diff(below, axis=0)
-    return found
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    return best_of_n(scores[exists], right[exists].astype(np.float64), starts, k)[:, :, 0]
 
 
 def roc_auc(s: Sheet, **options: int) -> Estimate:
