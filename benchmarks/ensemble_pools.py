@@ -29,7 +29,7 @@ from pools import alpaca_eval, bon_tulu
 
 from guerdon.data.write import write_jsonl
 from guerdon.diagnose.overopt import overoptimisation
-from guerdon.diagnose.overopt_page import write_page
+from guerdon.diagnose.overopt_page import write_overopt_page
 from guerdon.evaluate.candidates import CandidateTable
 from guerdon.evaluate.pools import Pool
 from guerdon.model.reward import RewardModel
@@ -149,7 +149,7 @@ def report(table: CandidateTable, options: argparse.Namespace) -> None:
     spread = table.members.std(axis=1).mean() / table.score.std()
     print(f"Members disagree by {spread:.3f} standard deviations of the reward on average.\n")
     if options.picture:
-        write_page(options.picture, found, title=f"Best of n on {options.pool}")
+        write_overopt_page(options.picture, found, title=f"Best of n on {options.pool}")
 
 
 if __name__ == "__main__":
