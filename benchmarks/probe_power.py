@@ -50,10 +50,15 @@ of a family is flagged, with Wilson intervals of 95 %: padding, restating or rep
 right from wrong, as a good model does. `linear` lacks the parts of gold, so it leans on what goes along with quality (length,
 exclamation marks, words of the question) although no rater does. `gold` is the truth itself, without training.
 
-What is flagged although no rater leans that way is no false alarm when the reward does rise: `echo`, `exclamation` and, for
-`linear`, `repetition` are shortcuts that the models learnt because good answers share words with the question, are kind, and
-are complete. The interval of such an effect is narrow and far from 0. `belief` is flagged for gold too: outside its
-grammar the lab's gold counts words shared with the prompt.
+Where the reward can tell right from wrong, every planted leaning is found and nothing is flagged in the families where
+nothing was planted. For `linear` that does not hold: it is flagged for length in most seeds without a planted leaning. The
+reward does rise there, since complete answers are longer and nothing else tells it which are complete, so the probe is
+right about the reward, but the fault does not come from the raters. Its few flags for list and bold are weights that the noise
+of 3,000 labels pushed beyond 0.1 SD. A probe finds what a reward does; it cannot say where it was learnt.
+
+Outside the three families, `echo` and `exclamation` are shortcuts of this kind in `reader` too: good answers share words with
+the question, and courtesies and one phrase of praise end in exclamation marks. `belief` is flagged even for gold: outside its grammar the lab's gold counts words shared with
+the prompt, and a stated belief takes the prompt out of the grammar.
 
 """
 FAIR = Rater("fair", skill=12.0)
