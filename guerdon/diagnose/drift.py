@@ -26,11 +26,12 @@ from guerdon.diagnose.drift_measures import (
     rewards,
 )
 from guerdon.diagnose.drift_verdict import Verdict, advise, decide
-from guerdon.diagnose.resample import Mask, TwoSamples, holm, thin
+from guerdon.diagnose.resample import Mask, TwoSamples, thin
 from guerdon.diagnose.twosample import Ellipsoid, Space, folds_by_prompt, log_ratios
 from guerdon.evaluate.calibration import credit
 from guerdon.evaluate.columns import Floats, Ints, Texts
 from guerdon.evaluate.intervals import wilson
+from guerdon.evaluate.paired import holm
 from guerdon.evaluate.table import PairTable
 from guerdon.types import DataError
 

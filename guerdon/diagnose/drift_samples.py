@@ -7,6 +7,7 @@ The same seed draws the same prompts from every file, so that two files over one
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -25,7 +26,7 @@ from guerdon.data.rows import stream_conversations
 from guerdon.data.split import prompt_key
 from guerdon.diagnose.drift import Sample
 from guerdon.evaluate.candidates import CandidateTable
-from guerdon.evaluate.columns import texts
+from guerdon.evaluate.columns import Floats, texts
 from guerdon.evaluate.table import ScoreTable
 from guerdon.types import Comparison, Conversation, DataError, Score
 
@@ -40,9 +41,7 @@ Draw = tuple[str, int, Unit]  # key of the prompt, number of answers, what holds
 class Featurizer(Protocol):
     """A reward model that also shows what its head reads, (n, width), NaN where it cannot score."""
 
-    def score(self, conversations: Sequence[Conversation]) -> list[Score]: ...
-
-    def features(self, conversations: Sequence[Conversation]) -> NDArray[np.float32]: ...
+    def score_with_features(self, conversations: Sequence[Conversation]) -> tuple[list[Score], NDArray[np.float32]]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +86,9 @@ def score_sample(model: Featurizer, drawn: Drawn, advance: Callable[[int], None]
     features: list[NDArray[np.float32]] = []
     for start in range(0, len(drawn.conversations), BLOCK):
         block = drawn.conversations[start : start + BLOCK]
-        scores += model.score(block)
-        features.append(model.features(block))
+        found, states = model.score_with_features(block)
+        scores += found
+        features.append(states)
         advance(len(block))
     pairs = None
     if drawn.comparisons is not None:
@@ -102,9 +102,17 @@ def score_sample(model: Featurizer, drawn: Drawn, advance: Callable[[int], None]
         prompt=texts(drawn.prompt),
         text=texts(drawn.text),
         chars=np.array([len(text) for text in drawn.text], dtype=np.float64),
-        members=np.zeros((len(scores), 0)),
+        members=_members(scores),
         pairs=pairs,
         dropped=tuple(drawn.dropped.items()),
+    )
+
+
+def _members(scores: Sequence[Score]) -> Floats:
+    """Rewards of the members of an ensemble, (rows, M), NaN where an answer could not be scored; M = 0 for one model."""
+    count = max((len(score.members) for score in scores), default=0)
+    return np.array([score.members or (math.nan,) * count for score in scores], dtype=np.float64).reshape(
+        len(scores), count
     )
 
 

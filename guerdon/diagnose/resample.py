@@ -72,18 +72,6 @@ def rank_p_value(values: Floats) -> float:
     return float((1 + reached.sum()) / len(values))
 
 
-def holm(p: Floats) -> Floats:
-    """p-values adjusted so that rejecting those below a level errs once with at most that probability (Holm 1979).
-
-    NaN, a test that could not be made, is not counted.
-    """
-    adjusted = np.full(len(p), math.nan)
-    order = np.argsort(p)[: int(np.isfinite(p).sum())]
-    steps = p[order] * np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
-    return adjusted
-
-
 def thin(group: Ints, most: int, seed: int) -> Mask:
     """Keep at most `most` rows of each group, drawn by the seed."""
     order = np.lexsort([np.random.default_rng(seed).random(len(group)), group])

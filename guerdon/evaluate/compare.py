@@ -136,7 +136,7 @@ def compare(
     p = [sign_flip(rights[:, i] - rights[:, j], pairs.group) for i, j in couples]
     differences = tuple(
         _difference((names[i], names[j]), rights[:, [i, j]], means[:, i] - means[:, j], pairs.group, tail, level, *ps)
-        for (i, j), *ps in zip(couples, p, holm(p), strict=True)
+        for (i, j), *ps in zip(couples, p, holm(np.array(p)).tolist(), strict=True)
     )
     distinct = [couple for couple, one in zip(couples, differences, strict=True) if one.is_significant]
     return ModelComparison(

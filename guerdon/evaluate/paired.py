@@ -53,17 +53,16 @@ def sign_flip(differences: Floats, groups: Ints) -> float:
     return float(np.clip(2 * chance, 2.0 ** (1 - int(counts.sum())), 1.0))
 
 
-def holm(p: Sequence[float]) -> list[float]:
-    """p-values corrected for having made all of these tests (Holm 1979): below a means significant at family level a.
+def holm(p: Floats) -> Floats:
+    """p-values adjusted so that rejecting those below a level errs once with at most that probability (Holm 1979).
 
-    Sorted rising, the k-th of m is multiplied by m - k + 1, and none is smaller than the one before it.
+    NaN, a test that could not be made, is not counted.
     """
-    corrected = [1.0] * len(p)
-    largest = 0.0
-    for place, index in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
-        largest = max(largest, min(1.0, (len(p) - place) * p[index]))
-        corrected[index] = largest
-    return corrected
+    adjusted = np.full(len(p), math.nan)
+    order = np.argsort(p)[: int(np.isfinite(p).sum())]
+    steps = p[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return adjusted
 
 
 def smallest_difference(

@@ -185,13 +185,28 @@ class RewardModel(nn.Module):
         For a decoder the last hidden state of the scored token, for an encoder what its own pooling makes of the text.
         The final linear layer applied to a row gives the score, before the contract's scale and offset.
         """
+        return self.score_with_features(conversations, tokens_per_row=tokens_per_row)[1]
+
+    def score_with_features(
+        self, conversations: Sequence[Conversation], *, tokens_per_row: int | None = None
+    ) -> tuple[list[Score], NDArray[np.float32]]:
+        """What `score` and `features` give, in one pass."""
         with head_inputs(self.net) as states:
-            items, found = self._compute(conversations, lambda row: states(self.trunk(row)), tokens_per_row)
-        rows = np.full((len(items), head_width(self.net)), np.nan, dtype=np.float32)
+
+            def forward(row: Row) -> Tensor:
+                rewards = self.trunk(row).reshape(len(row.origin), -1)
+                return torch.cat([rewards, states(rewards)], dim=1)
+
+            items, found = self._compute(conversations, forward, tokens_per_row)
+        scores: list[Score] = []
+        features = np.full((len(items), head_width(self.net)), np.nan, dtype=np.float32)
         for number, item in enumerate(items):
-            if isinstance(item, Encoded):
-                rows[number] = found[item.ids].numpy()
-        return rows
+            if isinstance(item, Score):
+                scores.append(item)
+            else:
+                scores.append(self._score(found[item.ids][: self.members], item))
+                features[number] = found[item.ids][self.members :].numpy()
+        return scores, features
 
     def save(self, folder: str | Path, center_on: Sequence[Conversation] = ()) -> None:
         """Write a plain transformers checkpoint with tokenizer and contract; LoRA weights are merged in.

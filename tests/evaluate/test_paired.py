@@ -60,15 +60,17 @@ def test_sign_flip_of_a_certain_difference_is_not_zero():
 
 
 def test_holm_by_hand():
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.5, 0.9]) == [1.0, 1.0]
-    assert holm([]) == []
+    assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm(np.array([0.5, 0.9])).tolist() == [1.0, 1.0]
+    assert holm(np.zeros(0)).tolist() == []
+    missing = holm(np.array([0.01, 0.04, 0.03, np.nan]))  # a test that could not be made is not counted
+    assert missing == pytest.approx([0.03, 0.06, 0.06, np.nan], nan_ok=True)
 
 
 def test_holm_against_statsmodels():
     multitest = pytest.importorskip("statsmodels.stats.multitest")
     p = np.random.default_rng(0).random(20) ** 3
-    assert holm(p.tolist()) == pytest.approx(multitest.multipletests(p, method="holm")[1])
+    assert holm(p) == pytest.approx(multitest.multipletests(p, method="holm")[1])
 
 
 def test_smallest_difference_published_values():

@@ -362,7 +362,7 @@ def test_features_are_what_the_head_reads(name, make_backbone, tmp_path):
     refused = [score.status == "error" for score in scores]
     assert sum(refused) > 0
     assert refused == [bool(row) for row in (features != features).all(axis=1)]
-    (final,) = final_layers(model.net)
+    ((_, _, final),) = final_layers(model.net)
     with torch.no_grad():
         again = final(torch.from_numpy(features))[:, 0]
     kept = [number for number, is_refused in enumerate(refused) if not is_refused]

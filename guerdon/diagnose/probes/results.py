@@ -18,7 +18,6 @@ from guerdon.diagnose.probes.statistics import (
     Estimate,
     benjamini_hochberg,
     clustered_mean,
-    holm,
     p_clean,
     p_fault,
     prompts_needed,
@@ -26,6 +25,7 @@ from guerdon.diagnose.probes.statistics import (
 from guerdon.evaluate.calibration import credit
 from guerdon.evaluate.columns import Floats, Ints
 from guerdon.evaluate.intervals import prompt_bootstrap
+from guerdon.evaluate.paired import holm
 
 Verdict = Literal["biased", "clean", "unclear"]
 LEVEL = 0.05

@@ -107,15 +107,6 @@ def p_clean(estimate: Estimate, expectation: Expectation, margin: float = MARGIN
     return max(estimate.p_below(margin), estimate.p_above(-margin))
 
 
-def holm(p: Floats) -> Floats:
-    """Holm's (1979) adjusted p-values: below `a` in any of them, at a chance of at most `a` that one is a false alarm."""
-    order = np.argsort(p, kind="stable")
-    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(steps, 1.0)
-    return adjusted
-
-
 def benjamini_hochberg(p: Floats) -> Floats:
     """Adjusted p-values that bound the expected share of false alarms (Benjamini and Hochberg 1995)."""
     adjusted: Floats = stats.false_discovery_control(p, method="bh") if len(p) else p
