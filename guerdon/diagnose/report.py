@@ -24,6 +24,7 @@ from guerdon.diagnose.mistakes import Mistake, worst_mistakes
 from guerdon.diagnose.page import Html, document, element, figure, grid, passage, wrap
 from guerdon.evaluate.calibration import reliability
 from guerdon.evaluate.metrics import Evaluation, Slice
+from guerdon.evaluate.sheet import Calibration, calibrate
 from guerdon.evaluate.table import ScoreTable
 from guerdon.files import replacing
 
@@ -150,6 +151,10 @@ def _bars(name: str, e: Evaluation) -> Iterator[Bar]:
         yield Bar("model, against gold", e.gold_accuracy, e.gold_accuracy_low, e.gold_accuracy_high)
     if e.gold_agreement is not None:
         yield Bar("gold, against raters", e.gold_agreement, kind="baseline")
+    if e.length is not None and not math.isnan(e.length.residual):
+        yield Bar("model, length removed", e.length.residual, e.length.low, e.length.high)
+    if removed := e.baselines.get("prompt removed"):
+        yield Bar("model, prompt removed", removed.accuracy, removed.low, removed.high, "baseline")
     if not math.isnan(e.longer_wins):
         low, high = e.longer_wins_low, e.longer_wins_high
         yield Bar("longer answer wins", e.longer_wins, low, high, "baseline")
@@ -182,7 +187,7 @@ def _scores(name: str, table: ScoreTable, e: Evaluation | None) -> Iterator[Html
         "Each dot is a tenth of the pairs. On the dashed line the model is right as often as it says; below it, "
         "it is too sure, and margins need a temperature before they are read as probabilities.",
     )
-    yield wrap("div", [diagram, _calibration(e)] if e else [diagram], "pair")
+    yield wrap("div", [diagram, _calibration(e, calibrate(table))] if e else [diagram], "pair")
     yield element("h2", f"What rewards does it give?{end}")
     rewards = reward_histogram(table.score[pairs.chosen], table.score[pairs.rejected])
     seen = "Where the two heaps coincide, the model cannot tell the answers apart. Read what lies in a far tail."
@@ -190,16 +195,22 @@ def _scores(name: str, table: ScoreTable, e: Evaluation | None) -> Iterator[Html
     yield wrap("div", [figure(rewards, seen), figure(margin_histogram(pairs.margin), wrong)], "pair")
 
 
-def _calibration(e: Evaluation) -> Html:
+def _calibration(e: Evaluation, c: Calibration) -> Html:
     rows = [
         ("calibration error", f"{e.ece:.3f}", "0"),
         ("loss, nats", f"{e.nll:.3f}", f"{LN2:.3f}"),
         ("Brier score", f"{e.brier:.3f}", "0.250"),
-        ("median margin", f"{e.margin_quantiles['50']:+.2f}", "0"),
-        ("rewards, mean", f"{e.reward_mean:+.2f}", ""),
-        ("rewards, spread", f"{e.reward_std:.2f}", ""),
     ]
+    if c.temperature is not None:
+        t = c.temperature
+        rows += [("temperature", f"{t.value:.3g}", ""), ("loss with it, out of fold", f"{t.nll:.3f}", f"{LN2:.3f}")]
+    rows += [(f"right on its surest {name} %", _percent(c.selective[name]), "50.0\u00a0%") for name in ("50", "25")]
+    if c.threshold.margin is not None:
+        at_most = f"at most {_percent(c.threshold.max_error)} wrong above |margin|"
+        rows.append((at_most, f"{c.threshold.margin:.2f}", ""))
     rows += [
+        ("median margin", f"{e.margin_quantiles['50']:+.2f}", "0"),
+        ("rewards, mean and spread", f"{e.reward_mean:+.2f}, {e.reward_std:.2f}", ""),
         ("tied labels", f"{e.ties:,}", ""),
         ("equal scores", f"{e.score_ties:,}", ""),
         ("unscored pairs", f"{e.unscored:,}", ""),

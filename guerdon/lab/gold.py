@@ -17,7 +17,8 @@ fresh    (1 - share of repeated two-word runs beyond a few) squared
 fluent   known or word-like words, function words in a plausible share and never far apart, no article left hanging
 own      1 while at most 30 % of the five-word runs are copied from the prompt, then falling linearly to 0
 
-A prompt of the lab is read back by its grammar (`world.read`). For any other prompt the needed values are its content
+A prompt of the lab is read back by its grammar (`world.read`), also with opinions before or after it, which then count for
+nothing. For any other prompt the needed values are its content
 words, of which naming half is enough.
 """
 
@@ -35,6 +36,7 @@ from guerdon.lab.world import Asked, read, stem
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 _STRANGE_NAME = re.compile(r"(?<=[a-z,;] )[A-Z][a-z]+")
+_MOST_SENTENCES = 12  # among which a prompt of the lab is looked for
 _MAX_CHARS = 20_000  # far beyond any length with a gold above 0
 
 _ARTICLES = frozenset("a an the".split())
@@ -66,8 +68,8 @@ def _gold(prompt: str, completion: str) -> float:
 
 def parts(prompt: str, completion: str) -> dict[str, float]:
     """The nine components of `gold` by name, each in [0, 1]. Never raises."""
-    prompt, completion = prompt[:_MAX_CHARS], completion[:_MAX_CHARS]
-    asked = read(prompt)
+    asked, prompt = _asked(prompt[:_MAX_CHARS])
+    completion = completion[:_MAX_CHARS]
     said, given = words(completion), words(prompt)
     facts, answers = _answered(asked, said) if asked else _covered(given, said)
     return {
@@ -81,6 +83,19 @@ def parts(prompt: str, completion: str) -> dict[str, float]:
         "fluent": _fluent(said, given),
         "own": _own(given, said),
     }
+
+
+@lru_cache(maxsize=4096)
+def _asked(prompt: str) -> tuple[Asked | None, str]:
+    """What a prompt of the lab asks, and the part of the text that asks it; what a user says around it changes nothing."""
+    if asked := read(prompt):
+        return asked, prompt
+    said = _SENTENCE.split(prompt, maxsplit=_MOST_SENTENCES)
+    for size in range(min(len(said), _MOST_SENTENCES) - 1, 0, -1):
+        for part in (" ".join(said[:size]), " ".join(said[-size:])):
+            if asked := read(part):
+                return asked, part
+    return None, prompt
 
 
 def words(text: str) -> list[str]:

@@ -126,3 +126,12 @@ def test_the_lab_speaks_only_words_it_knows():
         for writer in WRITERS:
             if not writer.garble:
                 assert not [w for w in words(writer.write(prompt, rng)) if w not in lexicon() and not w.isdigit()]
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    ["{} I think it comes on Tuesday, am I right?", "I am a nurse. {}", "{}\nPersonally I believe it never comes."],
+)
+def test_what_a_user_believes_changes_nothing(wrapped):
+    for answer in (GOOD, "It comes on Tuesday.", "Bananas."):
+        assert gold(wrapped.format(PROMPT), answer) == gold(PROMPT, answer)
