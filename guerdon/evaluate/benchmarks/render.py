@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -13,7 +14,8 @@ from guerdon.evaluate.benchmarks.estimate import Estimate
 from guerdon.evaluate.benchmarks.protocol import Protocol
 from guerdon.evaluate.benchmarks.run import Report, find
 
-MOST_COLUMNS = 6
+MOST_COLUMNS = 5
+NAME = 34  # characters of a name on one line
 MOST_DETAILED = 6
 MOST_BESIDE_TRIVIAL = 2
 
@@ -23,6 +25,8 @@ def render(report: Report) -> RenderableType:
     first = next(iter(report.rows.values()))
     what = f"{find(report.benchmark).title}: {first.metric}; {first.items:,} items, {first.prompts:,} prompts"
     parts: list[RenderableType] = [Group(Text(what, style="bold"), _headline(report))]
+    if first.categories:
+        parts.append(Group(Text("By category", style="bold"), _categories(report)))
     if first.details and len(report.rows) <= MOST_DETAILED:
         parts.append(Group(Text("Further numbers", style="bold"), _details(report)))
     if first.curves and len(report.rows) <= MOST_BESIDE_TRIVIAL:
@@ -33,44 +37,66 @@ def render(report: Report) -> RenderableType:
     return Group(*(item for part in parts for item in (part, Text())))
 
 
-def _table() -> Table:
+def _table(*headings: str) -> Table:
+    """A column of names, folded at `NAME` characters, and columns of numbers that never break."""
     table = Table(box=None, padding=(0, 1), header_style="dim")
-    table.add_column("", overflow="fold")
+    table.add_column("", overflow="fold", max_width=NAME)
+    for heading in headings:
+        table.add_column(Text(heading), justify="right", no_wrap=True)
     return table
 
 
 def _headline(report: Report) -> Table:
-    first = next(iter(report.rows.values()))
-    table = _table()
-    names = list(first.categories) if len(first.categories) <= MOST_COLUMNS else []
-    for heading in ("overall", "95 %", *names, "ties", "unscored"):
-        table.add_column(Text(heading), justify="right")
+    table = _table("overall", "95 %", "ties", "unscored")
     for rows, style in ((report.rows, ""), (report.trivial, "dim")):
         for name, row in rows.items():
-            cells = [percent(row.overall.value), interval(row.overall)]
-            cells += [percent(row.categories[c].value) if c in row.categories else "–" for c in names]
-            table.add_row(Text(name), *cells, f"{row.ties:,}", f"{row.unscored:,}", style=style)
+            cells = (percent(row.overall.value), interval(row.overall), f"{row.ties:,}", f"{row.unscored:,}")
+            table.add_row(_name(name), *cells, style=style)
     return table
+
+
+def _categories(report: Report) -> Table:
+    """Every row by category; where there are many, the categories stand below each other, for models alone."""
+    first = next(iter(report.rows.values()))
+    if len(first.categories) <= MOST_COLUMNS:
+        table = _table(*first.categories)
+        for rows, style in ((report.rows, ""), (report.trivial, "dim")):
+            for name, row in rows.items():
+                cells = (percent(row.categories[c].value) if c in row.categories else "–" for c in first.categories)
+                table.add_row(_name(name), *cells, style=style)
+        return table
+    return _listed({name: row.categories for name, row in report.rows.items()})
 
 
 def _details(report: Report) -> Table:
-    """One line per number; beside a few models also the trivial rows, without intervals."""
-    table = _table()
     rows = dict(report.rows) | (dict(report.trivial) if len(report.rows) <= MOST_BESIDE_TRIVIAL else {})
-    for name in rows:
-        table.add_column(Text(name), justify="right")
-    first = next(iter(rows.values()))
-    wide = first.categories if len(first.categories) > MOST_COLUMNS else {}
-    for name in (*wide, *first.details):
-        found = [row.details.get(name) or row.categories.get(name) or Estimate(math.nan) for row in rows.values()]
-        models = len(report.rows)
-        cells = [*map(_cell, found[:models]), *(percent(estimate.value) for estimate in found[models:])]
-        table.add_row(Text(name), *cells)
+    return _listed({name: row.details for name, row in rows.items()})
+
+
+def _listed(numbers: Mapping[str, Mapping[str, Estimate]]) -> Table:
+    """One line per number and row: what it is, whose, and its interval."""
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    table.add_column("", overflow="fold", max_width=NAME)
+    table.add_column("", overflow="fold", max_width=NAME, style="dim")
+    for heading in ("value", "95 %"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for number in dict.fromkeys(number for found in numbers.values() for number in found):
+        label = number
+        for name, found in numbers.items():
+            if number in found:
+                table.add_row(Text(label), _name(name), percent(found[number].value), interval(found[number]))
+                label = ""
     return table
 
 
+def _name(name: str) -> Text:
+    """A model without its owner or folders."""
+    return Text(name.rstrip("/").rpartition("/")[2] or name)
+
+
 def _curves(report: Report) -> Table:
-    table = _table()
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    table.add_column("", overflow="fold", max_width=NAME)
     table.add_column("percent", overflow="fold")
     for name, row in report.rows.items():
         for curve, values in row.curves.items():
@@ -78,12 +104,9 @@ def _curves(report: Report) -> Table:
     return table
 
 
-def _cell(estimate: Estimate) -> str:
-    return percent(estimate.value) if math.isnan(estimate.low) else f"{percent(estimate.value)} ({interval(estimate)})"
-
-
 def _protocol(protocol: Protocol) -> Table:
-    table = _table()
+    table = Table(box=None, padding=(0, 1), show_header=False)
+    table.add_column("", no_wrap=True)
     table.add_column("", overflow="fold")
     for name, value in protocol.to_dict().items():
         if value is None:
