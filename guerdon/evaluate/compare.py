@@ -20,7 +20,7 @@ from scipy import stats
 from guerdon.evaluate.calibration import credit
 from guerdon.evaluate.columns import Floats, plain
 from guerdon.evaluate.intervals import bootstrap_means, effective_groups, expanded_tail, standard_error
-from guerdon.evaluate.paired import holm, letter_groups, mcnemar, prompt_effect, sign_flip, smallest_difference
+from guerdon.evaluate.paired import holm, letter, letter_groups, mcnemar, prompt_effect, sign_flip, smallest_difference
 from guerdon.evaluate.table import ScoreTable
 from guerdon.evaluate.trivial import Baseline, baselines
 from guerdon.types import ConfigError, DataError
@@ -261,7 +261,7 @@ def _standings(
                 high=high,
                 half_width=width * standard_error(rights[:, k], group),
                 score_ties=int((margins[k] == 0).sum()),
-                groups=" ".join(_letter(number) for number, members in enumerate(groups) if k in members),
+                groups=" ".join(letter(number) for number, members in enumerate(groups) if k in members),
                 best_rank=1 + worse_than[k],
                 worst_rank=len(names) - better_than[k],
             )
@@ -274,8 +274,3 @@ def _limits(resampled: Floats, tail: float) -> tuple[float, float]:
         return math.nan, math.nan
     low, high = np.quantile(resampled, [tail, 1 - tail])
     return float(low), float(high)
-
-
-def _letter(k: int) -> str:
-    """a, b, ..., z, aa, ab, ..."""
-    return (_letter(k // 26 - 1) if k >= 26 else "") + chr(ord("a") + k % 26)

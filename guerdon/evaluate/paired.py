@@ -99,3 +99,8 @@ def letter_groups(distinct: Sequence[tuple[int, int]], n: int) -> list[tuple[int
                 kept.append(group)
         groups = kept
     return sorted(tuple(sorted(group)) for group in groups)
+
+
+def letter(k: int) -> str:
+    """a, b, ..., z, aa, ab, ..."""
+    return (letter(k // 26 - 1) if k >= 26 else "") + chr(ord("a") + k % 26)

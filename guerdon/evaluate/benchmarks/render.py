@@ -25,6 +25,8 @@ def render(report: Report) -> RenderableType:
     first = next(iter(report.rows.values()))
     what = f"{find(report.benchmark).title}: {first.metric}; {first.items:,} items, {first.prompts:,} prompts"
     parts: list[RenderableType] = [Group(Text(what, style="bold"), _headline(report))]
+    if report.groups:
+        parts.append(Text(" Models that share a group letter cannot be told apart on these items.", style="dim"))
     if first.categories:
         parts.append(Group(Text("By category", style="bold"), _categories(report)))
     if first.details and len(report.rows) <= MOST_DETAILED:
@@ -47,10 +49,11 @@ def _table(*headings: str) -> Table:
 
 
 def _headline(report: Report) -> Table:
-    table = _table("overall", "95 %", "ties", "unscored")
+    table = _table("overall", "95 %", *(["group"] if report.groups else []), "ties", "unscored")
     for rows, style in ((report.rows, ""), (report.trivial, "dim")):
         for name, row in rows.items():
-            cells = (percent(row.overall.value), interval(row.overall), f"{row.ties:,}", f"{row.unscored:,}")
+            groups = [report.groups.get(name, "")] if report.groups else []
+            cells = (percent(row.overall.value), interval(row.overall), *groups, f"{row.ties:,}", f"{row.unscored:,}")
             table.add_row(_name(name), *cells, style=style)
     return table
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from guerdon.evaluate.benchmarks import (
 from guerdon.evaluate.benchmarks.estimate import Estimate, Result
 from guerdon.evaluate.benchmarks.item import Item, matrix
 from guerdon.evaluate.benchmarks.protocol import Protocol, record
+from guerdon.evaluate.benchmarks.ranks import rank_groups
 from guerdon.evaluate.benchmarks.score_table import is_score_table, read_score_table
 from guerdon.evaluate.columns import Floats
 from guerdon.types import ConfigError, Conversation, DataError, Score, Scorer
@@ -73,12 +74,16 @@ BENCHMARKS = {
 
 @dataclass(frozen=True)
 class Report:
-    """What a run says: `rows` per model, `trivial` rows by the same rule, and how the scores came about."""
+    """What a run says: `rows` per model, `trivial` rows by the same rule, and how the scores came about.
+
+    `groups` holds the rank groups of two or more models: those that share a letter cannot be told apart.
+    """
 
     benchmark: str
     rows: Mapping[str, Result]
     trivial: Mapping[str, Result]
     protocol: Protocol
+    groups: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain JSON types."""
@@ -86,6 +91,7 @@ class Report:
             "benchmark": self.benchmark,
             "rows": {name: result.to_dict() for name, result in self.rows.items()},
             "trivial": {name: result.to_dict() for name, result in self.trivial.items()},
+            "groups": dict(self.groups),
             "protocol": self.protocol.to_dict(),
         }
 
@@ -153,7 +159,8 @@ def run_scores(
         for model, value in found.items()
     }
     baselines = trivial(benchmark, kept, seed=seed) if kept else {}
-    return Report(benchmark.name, rows, baselines, Protocol(scores=name))
+    groups = rank_groups(kept, {model: value for model, value in found.items() if not isinstance(value, Result)})
+    return Report(benchmark.name, rows, baselines, Protocol(scores=name), groups)
 
 
 def trivial(benchmark: Benchmark, items: Sequence[Item], *, seed: int = 0) -> dict[str, Result]:
