@@ -120,8 +120,10 @@ def _mark_peak(axes: Any, found: Overoptimisation, scale: float) -> None:
     at = (peak.gold - found.base[0]) / scale
     axes.plot([peak.n], [at], "o", color=ACCENT, markersize=10, markerfacecolor="none", markeredgewidth=1.8)
     text = f"gold peaks at {peak.n}" if peak.fall > 0 else "gold still rising"
+    is_left = peak.n < found.n[-1] ** 0.5  # left half of a log axis: the text runs to the right
+    side, shift = ("left", 8) if is_left else ("right", -2)
     axes.annotate(
-        text, (peak.n, at), (-2, -40), "data", "offset pixels", ha="right", va="top", color=ACCENT, fontsize=12
+        text, (peak.n, at), (shift, -40), "data", "offset pixels", ha=side, va="top", color=ACCENT, fontsize=12
     )
     if fit is not None and not fit.refusal:
         d = np.sqrt(found.kl)
