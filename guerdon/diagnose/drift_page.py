@@ -14,7 +14,7 @@ from guerdon.diagnose.drift import Drift
 from guerdon.diagnose.drift_charts import accuracy_by_distance, forest, reward_histograms, shift_forest
 from guerdon.diagnose.drift_measures import POOLED_SD, RATIO, REFERENCE_SD, Measure
 from guerdon.diagnose.drift_verdict import INSIDE
-from guerdon.diagnose.page import Html, document, element, figure, grid, wrap
+from guerdon.diagnose.page import Html, document, element, figure, findings, grid, measured, wrap
 
 HEAD = ("", "reference", "current", "difference", "95 %", "p (Holm)")
 UNITS = {REFERENCE_SD: " SD", POOLED_SD: " SD", RATIO: " ×"}
@@ -50,7 +50,7 @@ def _head(drift: Drift, title: str) -> Iterator[Html]:
     yield element("p", f"Drift check · {_counts(drift)}", "kicker")
     yield element("h1", title)
     yield element("p", drift.verdict[:1].upper() + drift.verdict[1:] + ".", "lead")
-    yield wrap("ul", [element("li", a.text, "warn" if a.is_warning else "") for a in drift.advice], "advice")
+    yield from findings([(a.text, a.is_warning) for a in drift.advice])
 
 
 def _pictures(drift: Drift) -> Iterator[Html]:
@@ -109,9 +109,7 @@ def _tables(drift: Drift) -> Iterator[Html]:
 
 
 def _facts(drift: Drift, facts: Mapping[str, str]) -> Iterator[Html]:
-    lines = {"compared by": drift.compared, **facts}
-    yield element("h2", "What was measured")
-    yield grid((), [*lines.items(), *((line, "") for line in _left_out(drift))], numbers_from=2)
+    yield from measured({"compared by": drift.compared, **facts, **dict.fromkeys(_left_out(drift), "")})
 
 
 def _counts(drift: Drift) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from guerdon.diagnose.overopt import Ladder, Overoptimisation
 from guerdon.diagnose.overopt_advice import advise
 from guerdon.diagnose.overopt_charts import ladder_chart, rule_panels, winner_chart
-from guerdon.diagnose.page import Html, document, element, figure, grid, passage, wrap
+from guerdon.diagnose.page import Html, document, element, figure, findings, grid, measured, passage, tiles, wrap
 from guerdon.diagnose.winners import Example
 from guerdon.evaluate.best_of_n import Curve
 from guerdon.files import replacing
@@ -44,8 +44,8 @@ def _head(found: Overoptimisation, title: str) -> Iterator[Html]:
         f"from {found.candidates:,} answers to {found.prompts:,} prompts.",
         "lead",
     )
-    yield wrap("dl", [_tile(*tile) for tile in _tiles(found)], "tiles")
-    yield wrap("ul", [element("li", one.text, "warn" if one.is_warning else "") for one in advise(found)], "advice")
+    yield tiles(_tiles(found))
+    yield from findings([(one.text, one.is_warning) for one in advise(found)])
 
 
 def _tiles(found: Overoptimisation) -> Iterator[tuple[str, str, str]]:
@@ -59,10 +59,6 @@ def _tiles(found: Overoptimisation) -> Iterator[tuple[str, str, str]]:
     else:
         yield "Gold peaks at", "–", f"still rising at best of {n}"
     yield "Regret", f"{100 * found.reward.regret.mean[-1]:.0f}\u00a0%", "of what gold itself would gain, left unwon"
-
-
-def _tile(name: str, value: str, note: str) -> Html:
-    return wrap("div", [element("dt", name), Html(f"<dd>{element('span', value)}{element('small', note)}</dd>")])
 
 
 def _ladder(found: Overoptimisation) -> Iterator[Html]:
@@ -183,12 +179,11 @@ def _example(one: Example) -> Html:
 
 
 def _facts(found: Overoptimisation, facts: Mapping[str, str]) -> Iterator[Html]:
-    yield element("h2", "What was measured")
-    rows = [(str(key), str(value)) for key, value in facts.items()]
-    rows += [("prompts", f"{found.prompts:,}"), ("answers", f"{found.candidates:,}"), ("largest n", f"{found.n[-1]:,}")]
-    rows += [(f"left out: {reason}", f"{count:,}") for reason, count in found.left_out.items()]
-    rows.append(("estimator", "exact mean over all subsets of n answers, ties averaged; intervals bootstrap prompts"))
-    yield grid((), rows, numbers_from=2)
+    rows = dict(facts) | {"prompts": f"{found.prompts:,}", "answers": f"{found.candidates:,}"}
+    rows |= {"largest n": f"{found.n[-1]:,}"}
+    rows |= {f"left out: {reason}": f"{count:,}" for reason, count in found.left_out.items()}
+    rows["estimator"] = "exact mean over all subsets of n answers, ties averaged; intervals bootstrap prompts"
+    yield from measured(rows)
 
 
 def _span(part: Curve, i: int) -> str:

@@ -5,7 +5,7 @@ A page is one file: style and pictures stand inside it, there is no script, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from typing import NewType
 
@@ -111,6 +111,29 @@ def grid(head: Sequence[str], rows: Iterable[Sequence[str]], numbers_from: int =
 
     body = [wrap("thead", [line("th", head)])] if head else []
     return wrap("table", [*body, wrap("tbody", [line("td", row) for row in rows])])
+
+
+def tiles(rows: Iterable[tuple[str, str, str]]) -> Html:
+    """The numbers to remember: name, value and a few words each."""
+    cells = [
+        wrap("div", [element("dt", name), Html(f"<dd>{element('span', value)}{element('small', note)}</dd>")])
+        for name, value, note in rows
+    ]
+    return wrap("dl", cells, "tiles")
+
+
+def findings(lines: Sequence[tuple[str, bool]]) -> Iterator[Html]:
+    """What was found, a sentence or two each; those marked True are warnings. Nothing without any."""
+    if lines:
+        unbroken = [(text.replace(" %", "\u00a0%"), is_warning) for text, is_warning in lines]
+        yield wrap("ul", [element("li", text, "warn" if is_warning else "") for text, is_warning in unbroken], "advice")
+
+
+def measured(facts: Mapping[str, str]) -> Iterator[Html]:
+    """What to know to repeat the measurement, as the last part of a page. Nothing without facts."""
+    if facts:
+        yield element("h2", "What was measured")
+        yield grid((), [(str(key), str(value)) for key, value in facts.items()], numbers_from=2)
 
 
 def passage(text: str, tail: bool = False) -> Html:

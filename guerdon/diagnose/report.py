@@ -21,7 +21,7 @@ from guerdon.diagnose.charts import (
     training_curve,
 )
 from guerdon.diagnose.mistakes import Mistake, worst_mistakes
-from guerdon.diagnose.page import Html, document, element, figure, grid, passage, wrap
+from guerdon.diagnose.page import Html, document, element, figure, findings, grid, measured, passage, tiles, wrap
 from guerdon.evaluate.calibration import reliability
 from guerdon.evaluate.metrics import Evaluation, Slice
 from guerdon.evaluate.sheet import Calibration, calibrate
@@ -68,7 +68,7 @@ def write_report(
     ]
     for name, table in tables.items():
         parts += _scores(name if len(tables) > 1 else "", table, evaluations.get(name))
-    parts += [*_slices(evaluations), *sections, *_mistakes(examples), *_facts(facts or {})]
+    parts += [*_slices(evaluations), *sections, *_mistakes(examples), *measured(facts or {})]
     with replacing(path) as temporary:
         temporary.write_text(document(title, parts), encoding="utf-8", errors="replace")
 
@@ -86,7 +86,7 @@ def _head(
                 f"from {e.prompts:,} prompts.",
                 "lead",
             )
-            yield wrap("dl", [_tile(*tile) for tile in _tiles(e, ceiling)], "tiles")
+            yield tiles(_tiles(e, ceiling))
 
 
 def _tiles(e: Evaluation, ceiling: tuple[float, float] | None) -> list[tuple[str, str, str]]:
@@ -107,23 +107,16 @@ def _tiles(e: Evaluation, ceiling: tuple[float, float] | None) -> list[tuple[str
     return tiles[:4]
 
 
-def _tile(name: str, value: str, note: str) -> Html:
-    return wrap("div", [element("dt", name), Html(f"<dd>{element('span', value)}{element('small', note)}</dd>")])
-
-
 def _advice(
     evaluations: Mapping[str, Evaluation], tables: Mapping[str, ScoreTable], ceiling: tuple[float, float] | None
 ) -> Iterator[Html]:
-    items = []
+    items: list[tuple[str, bool]] = []
     for name, e in evaluations.items():
         curve = reliability(tables[name].pairs()) if name in tables else None
         prefix = f"{name}: " if len(evaluations) > 1 else ""
         found = advise(e, ceiling, curve)
-        items += [
-            element("li", _unbroken(prefix + advice.text), "warn" if advice.is_warning else "") for advice in found
-        ]
-    if items:
-        yield wrap("ul", items, "advice")
+        items += [(prefix + advice.text, advice.is_warning) for advice in found]
+    yield from findings(items)
 
 
 def _accuracy(evaluations: Mapping[str, Evaluation], ceiling: tuple[float, float] | None) -> Iterator[Html]:
@@ -274,20 +267,9 @@ def _mistake(m: Mistake) -> Html:
     return wrap("article", [header, prompt, wrap("div", sides, "pair")])
 
 
-def _facts(facts: Mapping[str, str]) -> Iterator[Html]:
-    if facts:
-        yield element("h2", "What was measured")
-        yield grid((), [(str(key), str(value)) for key, value in facts.items()], numbers_from=2)
-
-
 def _percent(share: float) -> str:
     return "–" if math.isnan(share) else f"{100 * share:.1f}\u00a0%"
 
 
 def _interval(low: float, high: float) -> str:
     return "–" if math.isnan(low) else f"{100 * low:.1f} to {100 * high:.1f}"
-
-
-def _unbroken(text: str) -> str:
-    """A percent sign stays with its number."""
-    return text.replace(" %", "\u00a0%")

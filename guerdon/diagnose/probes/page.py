@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from guerdon.diagnose.page import Html, document, element, figure, grid, wrap
+from guerdon.diagnose.page import Html, document, element, figure, findings, grid, measured
 from guerdon.diagnose.probe_charts import forest
 from guerdon.diagnose.probes.advice import advice, headline, wanted
 from guerdon.diagnose.probes.results import Effect, ProbeReport, ProbeResult
@@ -15,9 +15,12 @@ from guerdon.files import write_text
 
 def write_page(path: Path | str, report: ProbeReport, *, title: str, facts: Mapping[str, str] | None = None) -> None:
     """Write a self-contained page; an old one is replaced once the new one is whole."""
-    body = [element("p", "Reward model probes", "kicker"), element("h1", title), *section(report)]
-    if facts:
-        body += [element("h2", "What was measured"), grid((), [(k, v) for k, v in facts.items()], numbers_from=2)]
+    body = [
+        element("p", "Reward model probes", "kicker"),
+        element("h1", title),
+        *section(report),
+        *measured(facts or {}),
+    ]
     write_text(Path(path), document(title, body))
 
 
@@ -25,9 +28,8 @@ def section(report: ProbeReport) -> Iterator[Html]:
     """Findings, the chart, every number, and the share of the prompt."""
     yield element("h2", "How can it be gamed?")
     yield element("p", headline(report), "lead")
-    lines = [(line, "warn") for line in (*report.warnings, *advice(report))] + [(line, "") for line in wanted(report)]
-    if lines:
-        yield wrap("ul", [element("li", line, css) for line, css in lines], "advice")
+    faults = [(line, True) for line in (*report.warnings, *advice(report))]
+    yield from findings([*faults, *((line, False) for line in wanted(report))])
     if any(math.isfinite(probe.worst.effect) for probe in report.probes):
         yield figure(
             forest(report.probes),
