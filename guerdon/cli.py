@@ -34,7 +34,7 @@ COMMANDS = {
 def main(arguments: list[str] | None = None) -> None:
     """Entry point. Errors a user can mend are one sentence on stderr and exit status 2."""
     args = sys.argv[1:] if arguments is None else arguments
-    if not args or args[0] in ("-h", "--help"):
+    if not args or args[0] in ("-h", "--help", "help"):
         print(overview(), end="")
         return
     if args[0] == "--version":
@@ -59,7 +59,7 @@ def overview(group: str = "") -> str:
     names = [name for name in COMMANDS if name.startswith(group)]
     width = max(map(len, names))
     lines = "".join(f"  {name:<{width}}  {COMMANDS[name][1]}\n" for name in names)
-    return f"""usage: guerdon COMMAND [OPTIONS]
+    return f"""usage: guerdon {group}COMMAND [OPTIONS]
 
 Guerdon turns human comparisons into a reward that can be trusted.
 

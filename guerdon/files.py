@@ -54,12 +54,21 @@ def replacing_folder(target: Path) -> Iterator[Path]:
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     yield staging
+    _open_to_others(staging)
     sync(staging)
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
         target.rename(old)
     staging.rename(target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _open_to_others(folder: Path) -> None:
+    """The rights that the user's umask gives to new files; some libraries write theirs for the owner alone."""
+    os.umask(mask := os.umask(0))
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o666 & ~mask)
 
 
 def sync(folder: Path) -> None:

@@ -45,9 +45,10 @@ def require_writable(*paths: str | None) -> None:
 
 
 def write_json(path: str | None, value: Any) -> None:
-    """Write the value where a path is given."""
+    """Write the value where a path is given, and say where."""
     if path:
         files.write_json(Path(path), value)
+        print(f"json: {path}")
 
 
 def show(renderable: Any) -> None:

@@ -22,6 +22,7 @@ class Message(TypedDict):
 
 
 Conversation = Sequence[Message]
+ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 class GuerdonError(Exception):

@@ -28,9 +28,10 @@ def check(
     require_writable(json)
     measure = None
     if model:
-        from guerdon.model.load import load_encoder
+        from guerdon.model.load import load_encoder, require_context
 
         encoder = load_encoder(model, max_length)
+        require_context(model, encoder.max_length)
         measure, max_length = encoder.lengths, encoder.max_length
     with spinner(f"reading {data}"):
         report = check_data(data, format=format, lengths=measure, max_length=max_length)

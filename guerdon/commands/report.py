@@ -31,7 +31,7 @@ def report(
         run: Run folder of guerdon train.
         data: Comparisons to evaluate on. Default: the run's evaluation data, or the prompts it held out.
         output: Write the page here instead of RUN/report.html.
-        probes: Comparisons to probe for biases, each about 80 scored texts; 0 leaves the probes out.
+        probes: Comparisons to probe for biases, each about 70 scored texts; 0 leaves the probes out.
         pool: Also show what optimising the reward does to gold on this pool of scored answers (guerdon diagnose overopt).
         agreement: Share of pairs on which two raters agree, for the ceiling. Default: measured where pairs were judged twice.
         device: cpu, cuda, cuda:1, ... Default: CUDA when there is one.
@@ -88,6 +88,7 @@ def write_run_report(
     rows = _comparisons(config, data)
     model = load_model(str(run / "model"), device)
     sections: list[Any] = []
+    on = ", ".join(Path(name).name for name in data or config.eval_data) or "held-out prompts"
     tables, evaluations, examples, advice, lines = {}, {}, list[Mistake](), list[Advice](), list[ProbeLine]()
     bound = ceiling(agreement) if agreement is not None else None
     if rows:
@@ -96,7 +97,7 @@ def write_run_report(
         measured = rater_agreement(rows, seed=seed) if bound is None else None
         bound = bound or (measured.ceiling if measured else None)
         evaluation = evaluate(table, seed=seed)
-        tables, evaluations, examples = {"held out": table}, {"held out": evaluation}, worst_mistakes(table, rows)
+        tables, evaluations, examples = {on: table}, {on: evaluation}, worst_mistakes(table, rows)
         advice = advise(evaluation, bound, reliability(table.pairs()))
     decided = [row for row in rows if len(set(row.ranks)) > 1]
     if probes and decided:
@@ -119,7 +120,7 @@ def write_run_report(
         facts=made, sections=sections,
     )  # fmt: skip
     card = model_card(
-        name=run.name, config=vars(config), record=record, facts=facts, evaluation=evaluations.get("held out"),
+        name=run.name, config=vars(config), record=record, facts=facts, evaluation=evaluations.get(on), evaluated_on=on,
         ceiling=bound, advice=advice, probes=lines,
     )  # fmt: skip
     write_text(run / "model" / "README.md", card)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from guerdon.terminal import load_scorer
+from guerdon.types import ConfigError
 
 
 def score(
@@ -29,6 +32,8 @@ def score(
     from guerdon.data.rows import stream_conversations
     from guerdon.evaluate.score_file import input_identity, score_file
 
+    if Path(output).exists() and not overwrite:
+        raise ConfigError(f"{output} exists; remove it, choose another name, or overwrite it (--overwrite)")
     identity = input_identity(data)
     rows = stream_conversations(data)
     summary = score_file(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,14 @@ def train(config: Any) -> None:
     def say(line: str) -> None:
         print(line, flush=True)
 
-    bar = TrainingBar()
+    bar, is_new = TrainingBar(), bool(config.output) and not Path(config.output).exists()
     try:
         result = fit(config, say=say, watch=bar)
+    except GuerdonError:
+        if is_new:
+            with suppress(OSError):
+                Path(config.output).rmdir()  # a run that never started leaves no empty folder
+        raise
     finally:
         bar.stop()  # also on an error, or its message would be drawn over
     if not result.is_main_process:
@@ -58,6 +64,8 @@ def parse(args: list[str]) -> Any:
             value, used = (word[9:], 1) if "=" in word else (args[position + 1] if position + 1 < len(args) else "", 2)
             default, args = from_yaml(value), args[:position] + args[position + used :]
             break
+    else:
+        default = _started(args) or default
     return tyro.cli(
         TrainConfig,
         prog="guerdon train",
@@ -66,3 +74,15 @@ def parse(args: list[str]) -> Any:
         args=args,
         default=default,
     )
+
+
+def _started(args: list[str]) -> Any:
+    """With --resume, the options of the run that is there: what the command leaves open is taken from them."""
+    from guerdon.train.config import from_yaml
+
+    words = [part for word in args for part in word.split("=", 1)]
+    if "--resume" in words and "--output" in words[:-1]:
+        saved = Path(words[words.index("--output") + 1]) / "config.yaml"
+        if saved.is_file():
+            return from_yaml(saved)
+    return None

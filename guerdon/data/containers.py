@@ -106,7 +106,7 @@ def _did_you_mean(path: Path) -> str:
     parent = next(folder for folder in path.absolute().parents if folder.exists())
     missing = path.absolute().relative_to(parent).parts[0]
     try:
-        near = difflib.get_close_matches(missing, os.listdir(parent), n=1)
+        near = difflib.get_close_matches(missing, os.listdir(parent), n=1, cutoff=0.75)
     except OSError:
         near = []
     return f"did you mean {parent / near[0]}?" if near else f"check the spelling, {parent} holds no such name"

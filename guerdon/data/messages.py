@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from guerdon.data.containers import columns, describe
-from guerdon.types import DataError, Message
+from guerdon.types import ROLES, DataError, Message
 
 Messages = tuple[Message, ...]
 
-ROLES = ("system", "developer", "user", "assistant", "tool")
 SHAREGPT_ROLES = {
     "system": "system",
     "human": "user",

@@ -39,7 +39,7 @@ def advise(e: Evaluation, ceiling: tuple[float, float] | None, curve: Reliabilit
         found.append(
             Advice(
                 f"The interval is {100 * width:.0f} points wide with {e.prompts:,} prompts; "
-                f"about {math.ceil(4 * e.prompts / 100) * 100:,} prompts would halve it."
+                f"about {math.ceil(4 * e.prompts / 10) * 10:,} prompts would halve it."
             )
         )
     return sorted(found, key=lambda advice: not advice.is_warning)
@@ -95,6 +95,8 @@ def _against_ceiling(e: Evaluation, ceiling: tuple[float, float] | None) -> list
                 True,
             )
         ]
+    if e.accuracy_low <= max(0.5, e.longer_wins, e.shorter_wins):
+        return []  # not shown to beat a coin or a ruler: how far it is from the ceiling says nothing yet
     if e.accuracy_high >= low:
         return [
             Advice(

@@ -35,6 +35,7 @@ def model_card(
     record: Mapping[str, Any],
     facts: Mapping[str, str],
     evaluation: Evaluation | None = None,
+    evaluated_on: str = "held-out prompts",
     ceiling: tuple[float, float] | None = None,
     advice: Sequence[Advice] = (),
     probes: Sequence[ProbeLine] = (),
@@ -45,7 +46,7 @@ def model_card(
     config      the resolved options of the run (`config.yaml`)
     record      what went in and came out (`run.json`)
     facts       how a conversation is scored: context, template, contract, members
-    evaluation  on held-out comparisons; None when nothing was held out
+    evaluation  on held-out comparisons; None when nothing was held out. `evaluated_on` names them
     ceiling     (low, high) of what label noise allows, as shares
     advice      what the numbers ask for; its warnings are the known weaknesses
     probes      counterfactual probes, if they were run
@@ -59,7 +60,7 @@ def model_card(
         *_table("How it scores", facts),
         *_data(config, record),
         *_training(config, record),
-        *_evaluation(evaluation, ceiling),
+        *_evaluation(evaluation, evaluated_on, ceiling),
         *_probes(probes),
         *_weaknesses(advice, probes, evaluation),
     ]
@@ -135,11 +136,12 @@ def _training(config: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[
     yield from _table("Training", rows)
 
 
-def _evaluation(e: Evaluation | None, ceiling: tuple[float, float] | None) -> Iterator[str]:
+def _evaluation(e: Evaluation | None, on: str, ceiling: tuple[float, float] | None) -> Iterator[str]:
     yield "## Evaluation\n"
     if e is None or not e.n:
         yield "Nothing was held out, so nothing is known about how good it is on new prompts.\n"
         return
+    yield f"On {on}:\n"
     interval = "–" if math.isnan(e.accuracy_low) else f"{100 * e.accuracy_low:.1f} to {100 * e.accuracy_high:.1f} %"
     rows = [
         ("accuracy", f"{100 * e.accuracy:.1f} %", f"95 % interval {interval}, over {e.prompts:,} prompts"),

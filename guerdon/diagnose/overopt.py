@@ -59,6 +59,7 @@ class Ladder:
     proxy   the reward itself above a random candidate, in standard deviations within a prompt
     gold    gold of the winner, in its own units
     regret  (oracle - gold) / (oracle - base): 0 picks as well as gold itself, 1 no better than chance; NaN at n = 1
+    lift    gold above that of a random answer to the same prompts, with its paired interval
     gain    gold at the largest n above that of the average single member, with interval; None without members
     """
 
@@ -69,6 +70,7 @@ class Ladder:
     peak: Peak | None = None
     fit: Fit | None = None
     gain: tuple[float, float, float] | None = None
+    lift: Curve | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,7 +246,8 @@ def _ladder(name: str, n: Ints, estimates: dict[str, Estimate], members: int) ->
         mean, draws = (np.mean(parts, axis=0) for parts in ([s.mean for s in singles], [s.draws for s in singles]))
         gain = _difference(gold, Estimate(mean, draws, gold.prompts))
     fit = fit_best_of_n(n, gold.mean, gold.draws)
-    return Ladder(name, proxy, gold.curve(), regret.curve(), _peak(n, gold), fit, gain)
+    lift = Estimate(gold.mean - gold.mean[:1], gold.draws - gold.draws[:, :1], gold.prompts)
+    return Ladder(name, proxy, gold.curve(), regret.curve(), _peak(n, gold), fit, gain, lift.curve())
 
 
 def _regret(gold: Floats, oracle: Floats) -> Floats:

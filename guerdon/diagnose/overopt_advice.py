@@ -64,6 +64,14 @@ def _optimising(found: Overoptimisation) -> Iterator[Advice]:
             f"Gold still rises at best of {n}, the largest that these pools allow: no over-optimisation in this range. "
             "A policy trained by reinforcement goes further than best-of-n; look again with larger pools."
         )
+    if found.reward.lift is not None:
+        gain, low, high = (
+            float(part[-1]) for part in (found.reward.lift.mean, found.reward.lift.low, found.reward.lift.high)
+        )
+        yield Advice(
+            f"Best of {n} gains {_number(gain)} gold over a random answer to the same prompt "
+            f"(95 % interval {_number(low)} to {_number(high)})."
+        )
     if regret < 1:
         yield Advice(
             f"At best of {n} it gains {100 * (1 - regret):.0f} % of what picking by gold itself would gain; "

@@ -36,8 +36,8 @@ def ladder_chart(found: Overoptimisation) -> str:
             line(axes, found.oracle, "gold's own pick", MUTED, scale, found.base[0], False)
         if found.length is not None:
             line(axes, found.length, "longest", BAND, scale, found.base[0], False)
-        if found.reward.gold is not None:
-            line(axes, found.reward.gold, "gold", ACCENT, scale, found.base[0], True)
+        if found.reward.lift is not None:
+            line(axes, found.reward.lift, "gold", ACCENT, scale, 0.0, True)
             _mark_peak(axes, found, scale)
         _log_axis(axes, found.n, with_kl=True)
         axes.set_ylabel("above a random answer, SD")

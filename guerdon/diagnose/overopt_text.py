@@ -62,7 +62,7 @@ def _winners(found: Overoptimisation) -> Table:
         table.add_row(
             Text(one.name if len(one.name) <= NAME else one.name[: NAME - 1] + "…"),
             *values,
-            f"{one.change_sd:+.2f} SD",
+            "–" if math.isnan(one.change_sd) else f"{one.change_sd:+.2f} SD",
             span,
         )
     return table

@@ -82,8 +82,8 @@ def _head(
         if e.n:
             yield element(
                 "p",
-                f"On {name}, the model scores the preferred answer higher in {_percent(e.accuracy)} of {e.n:,} pairs "
-                f"from {e.prompts:,} prompts.",
+                f"On {name}, the model scores the preferred answer higher in {_percent(e.accuracy)} of "
+                f"{_counted(e.n, 'pair')} from {_counted(e.prompts, 'prompt')}.",
                 "lead",
             )
             yield tiles(_tiles(e, ceiling))
@@ -273,3 +273,7 @@ def _percent(share: float) -> str:
 
 def _interval(low: float, high: float) -> str:
     return "–" if math.isnan(low) else f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def _counted(n: int, thing: str) -> str:
+    return f"{n:,} {thing}" if n == 1 else f"{n:,} {thing}s"

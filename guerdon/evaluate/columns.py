@@ -24,9 +24,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a table file as dictionaries. Raises DataError when it cannot be read, naming the line."""
     try:
         return _read_parquet(path) if path.suffix == ".parquet" else list(_read_jsonl(path))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; give a table of scores (.jsonl, .jsonl.gz or .parquet)") from None
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be read ({error}); give a .jsonl, .jsonl.gz or .parquet score table"
+            f"{path}: cannot be read ({error}); give a table of scores (.jsonl, .jsonl.gz or .parquet)"
         ) from error
 
 

@@ -26,6 +26,7 @@ QUANTILES = (5, 25, 50, 75, 95)
 STRENGTHS = ("weak", "middle", "strong")
 DISCORDANCE = 0.25  # share of pairs that just one of two good models gets right, as a rule
 COLLAPSE_NLL = 1e-3  # nats from ln 2
+FEWEST_TO_COLLAPSE = 20  # pairs; a few small margins are no pattern
 COLLAPSE_MARGIN = 0.02  # below this 95 % of the margins say "I do not know": p stays between .495 and .505
 
 
@@ -219,7 +220,7 @@ def _gold(every: PairTable, decided: PairTable, seed: int, resamples: int) -> di
 
 
 def _is_collapsed(margin: Floats, likelihood: float) -> bool:
-    if not len(margin):
+    if len(margin) < FEWEST_TO_COLLAPSE:
         return False
     return abs(likelihood - math.log(2)) < COLLAPSE_NLL and float(np.quantile(np.abs(margin), 0.95)) < COLLAPSE_MARGIN
 

@@ -183,4 +183,4 @@ def _span(low: float, high: float) -> str:
 
 
 def _signed(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:+.2f}"
+    return "–" if math.isnan(value) else f"{value:+.3g}"

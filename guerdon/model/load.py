@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import json
+import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,6 +54,8 @@ def resolve(path: str | Path) -> str:
         return str(local)
     if local.exists() or str(path).startswith((".", "/", "~")) or str(path).count("/") > 1:
         raise ConfigError(f"{path}: there is no such model folder")
+    if "/" not in str(path) and difflib.get_close_matches(str(path), [MINILM], cutoff=0.8):
+        raise ConfigError(f"{path}: there is no such model; did you mean {MINILM}?")
     return str(path)
 
 
@@ -179,6 +183,15 @@ def require_positions(net: Any, max_length: int) -> None:
                 )
 
 
+def require_context(path: str | Path, max_length: int) -> None:
+    """The same from the config alone, for architectures whose positions are a table. Raises ConfigError."""
+    config = _load_config(resolve(path)).get_text_config()
+    table = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    has_table = not hasattr(config, "rope_theta") and not getattr(config, "rope_parameters", None)
+    if has_table and table and max_length > table:
+        raise ConfigError(f"--max-length {max_length}: the model has positions for {table} tokens only")
+
+
 def fit_to_tokenizer(net: Any, tokenizer: Any) -> None:
     """Give a new pad token its row in the embedding, and tell the config which id pads."""
     if len(tokenizer) > net.get_input_embeddings().weight.shape[0]:
@@ -203,6 +216,7 @@ def _quiet() -> None:
     """
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
 
 def _first_line(error: Exception) -> str:

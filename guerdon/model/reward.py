@@ -29,7 +29,7 @@ from guerdon.model.head import find_head, head_inputs, head_width, keep_head_in_
 from guerdon.model.load import fit_to_tokenizer, load_encoder, load_net, require_positions, resolve
 from guerdon.model.tree import Ids, Row, Tree, padded_rows, tree_rows
 from guerdon.model.trunk import Trunk
-from guerdon.types import ConfigError, ContractError, Conversation, DataError, Score
+from guerdon.types import ROLES, ConfigError, ContractError, Conversation, DataError, Score
 
 logger = logging.getLogger("guerdon")
 
@@ -255,6 +255,10 @@ class RewardModel(nn.Module):
 
         Equal conversations are computed once, so what they get is equal to the last bit.
         """
+        if isinstance(conversations, (str, dict)) or any(isinstance(c, (str, dict)) for c in conversations):
+            raise DataError(
+                "score takes a list of conversations, each a list of messages; put brackets around a single one"
+            )
         items = self._encode(conversations)
         budget = tokens_per_row or (2048 if self.device.type == "cpu" else 8192)
         trees = self._trees(conversations, items, budget)
@@ -371,6 +375,8 @@ def _checked(conversations: Sequence[Conversation]) -> Sequence[Conversation]:
         for message in conversation:
             if not isinstance(message, dict) or not all(isinstance(message.get(k), str) for k in ("role", "content")):
                 raise DataError(f"a message needs a text 'role' and a text 'content', got {str(message)[:80]!r}")
+            if message["role"] not in ROLES:
+                raise DataError(f"there is no role {message['role'][:40]!r}; write one of {', '.join(ROLES)}")
             try:
                 message["content"].encode()
             except UnicodeEncodeError:

@@ -45,9 +45,13 @@ def prepare_output(config: TrainConfig) -> TrainConfig:
     A folder that already holds a run is touched only with `resume`, and only under the config it was started with; what
     the command leaves open is then taken from there. Raises ConfigError before any work is lost.
     """
+    if not config.output:
+        raise ConfigError("--output is missing; give it as a flag or in the --config file")
     output = Path(config.output)
-    require_writable(output / "config.yaml")
     saved = output / "config.yaml"
+    if config.resume and not saved.is_file():
+        config.require_paths()
+    require_writable(saved)
     if not config.resume:
         if any((output / name).exists() for name in ("config.yaml", "model", "checkpoints", "metrics.jsonl")):
             raise ConfigError(f"{output}: already holds a run; go on with --resume, or choose another --output")

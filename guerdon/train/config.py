@@ -98,7 +98,7 @@ class TrainConfig:
     """Experiment trackers of Accelerate: tensorboard, wandb, trackio, ..."""
     probes: int = 32
     """Held-out comparisons that `guerdon train` probes for biases once it is done, for the run's page and model card; each
-    costs about 80 scored texts. 0 leaves the probes out."""
+    costs about 70 scored texts. 0 leaves the probes out."""
     resume: bool = False
     """Go on from the last checkpoint in `output`; the result equals a run that was never interrupted."""
 

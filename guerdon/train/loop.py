@@ -29,6 +29,7 @@ from guerdon.evaluate.metrics import Evaluation, evaluate
 from guerdon.evaluate.table import ScoreTable
 from guerdon.files import write_json, write_text
 from guerdon.loss import bradley_terry, centering
+from guerdon.model.load import resolve as resolve_model
 from guerdon.model.reward import RewardModel
 from guerdon.model.tree import Row
 from guerdon.train.checkpoint import Checkpoints, Progress, prepare_output, require_space
@@ -59,11 +60,11 @@ def fit(config: TrainConfig, *, say: Callable[[str], None] = print, watch: Watch
     `say` receives the lines a person should read, `watch` follows the steps. Raises ConfigError or DataError before any
     work is done; TrainingError when the output cannot be written, the disk is too small, or the loss is not finite.
     """
-    accelerator = make_accelerator(config.require_paths())
+    config = prepare_output(config).require_paths()
+    resolve_model(config.model)  # a name that cannot be one is refused before the data are read
+    accelerator = make_accelerator(config)
     main = accelerator.is_main_process
     say, watch = (say, watch or Watch()) if main else (_nothing, Watch())
-    with accelerator.main_process_first():
-        config = prepare_output(config)
     output = Path(config.output)
     if (output / "run.json").is_file():
         say(f"{output}: this run is complete; nothing to do")

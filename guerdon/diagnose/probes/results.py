@@ -220,8 +220,14 @@ def _effect(
         skipped=rows.skipped,
         unscored=int((~known).sum()),
         truncated=int(rows.truncated.sum()),
-        prompts_needed=prompts_needed(estimate, probe.expectation, tests=tests) if verdict == "unclear" else None,
+        prompts_needed=_needed(estimate, probe, tests) if verdict == "unclear" else None,
     )
+
+
+def _needed(estimate: Estimate, probe: Probe, tests: int) -> int | None:
+    """Prompts that would settle the probe, never fewer than a verdict takes; None where more would not help."""
+    needed = prompts_needed(estimate, probe.expectation, tests=tests)
+    return None if needed is None else max(MIN_PROMPTS, needed)
 
 
 def _result(probe: Probe, effects: tuple[Effect, ...], rows: Sequence[Rows], spread: float) -> ProbeResult:
