@@ -88,8 +88,8 @@ def _against_length(found: Overoptimisation) -> Iterator[Advice]:
         yield Advice(f"It knows more than length: {_number(gap)} gold above picking the longest answer ({span}).")
     else:
         yield Advice(
-            f"Picking the longest of {found.n[-1]} does as well or better in gold (difference {_number(gap)}, {span}). "
-            "Do not spend a reward model where a ruler does; train against length, or with more data.",
+            f"It is not shown to beat a ruler: gold {_number(gap)} above picking the longest of {found.n[-1]} ({span}). "
+            "Train against length, or with more data, and measure on more prompts.",
             True,
         )
 
