@@ -170,7 +170,7 @@ def test_little_is_enough(tmp_path):
     )
     assert "No pair could be measured" in html
     assert "nan" not in Page(html).text.lower().split()
-    constant, _ = build([[1.0, 1.0]] * 5)
+    constant, _ = build([[1.0, 1.0]] * 20)
     html = report(
         tmp_path,
         evaluations={"test": evaluate(constant)},
