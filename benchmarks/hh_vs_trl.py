@@ -3,8 +3,8 @@
     python benchmarks/hh_vs_trl.py --data ../shared/data/hh-rlhf/harmless-base --seeds 3
 
 Needs `pip install 'guerdon[bench]'`. For each seed the two trainings start together, each in a process of its own with one
-thread pinned to a core of its own, so that whatever slows the machine slows both. Each system uses its own defaults for
-learning rate and schedule (TRL: 1e-4, linear; Guerdon: 1e-4 at this size, 5 % warm-up, cosine to 10 %). Only rows that both systems keep whole are used: no empty answer and at most
+thread pinned to a core of its own, so that whatever slows the machine slows both. Both use TRL's default learning rate and schedule, 1e-4 falling in a line to 0 without warm-up;
+with `--own-schedule` Guerdon keeps its own (5 % warm-up, cosine to 10 % of the same peak). Only rows that both systems keep whole are used: no empty answer and at most
 512 tokens by TRL's own tokenisation, which drops longer ones. Wall clock is from the start of reading to the saved model,
 imports left out; CPU time (user and system, all threads) is beside it because it bears other load better. TRL runs in its faster configuration (fp32, gradient checkpointing off); accuracy of its model is taken
 on its own rendering of the text, accuracy of ours through `RewardModel.score`. Prints a Markdown table.
@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from datetime import date
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -39,12 +40,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=1.0)
     parser.add_argument("--limit", type=int, help="train on the first rows only, to try the script")
     parser.add_argument("--results", type=Path, help="keep finished trainings in this JSONL file and go on from it")
+    parser.add_argument("--own-schedule", action="store_true", help="Guerdon keeps its default schedule")
     parser.add_argument("--one", choices=("guerdon", "trl"), help="internal: one training in this process")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path)
     options = parser.parse_args()
     if options.one:
-        train = train_guerdon if options.one == "guerdon" else train_trl
+        schedule = {} if options.own_schedule else {"schedule": "linear", "warmup": 0.0}
+        train = partial(train_guerdon, schedule=schedule) if options.one == "guerdon" else train_trl
         print(json.dumps(train(options.work, options.seed, options.epochs)))
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -61,7 +64,7 @@ def main() -> None:
             if ("trl", seed) in results:
                 continue
             started = {
-                system: start(system, core, seed, work, options.epochs)
+                system: start(system, core, seed, work, options.epochs, options.own_schedule)
                 for core, system in enumerate(("trl", "guerdon"))
             }
             for system, process in started.items():
@@ -93,8 +96,9 @@ def fits(text: str, tokenizer) -> bool:
     return has_answer and len(tokenizer(text)["input_ids"]) + 1 <= MAX_LENGTH - 8  # room for the other rendering
 
 
-def start(system: str, core: int, seed: int, work: Path, epochs: float) -> subprocess.Popen:
+def start(system: str, core: int, seed: int, work: Path, epochs: float, own_schedule: bool) -> subprocess.Popen:
     options = ["--one", system, "--seed", str(seed), "--work", str(work), "--epochs", str(epochs)]
+    options += ["--own-schedule"] if own_schedule else []
     core %= os.cpu_count() or 1
     return subprocess.Popen(
         [sys.executable, __file__, *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
@@ -109,7 +113,7 @@ def finish(system: str, process: subprocess.Popen) -> dict:
     return json.loads(output.strip().splitlines()[-1])
 
 
-def train_guerdon(work: Path, seed: int, epochs: float) -> dict:
+def train_guerdon(work: Path, seed: int, epochs: float, schedule: dict) -> dict:
     import guerdon
     from guerdon.data.read import load
     from guerdon.train.config import TrainConfig
@@ -117,7 +121,7 @@ def train_guerdon(work: Path, seed: int, epochs: float) -> dict:
 
     config = TrainConfig(
         data=(str(work / "train.jsonl"),), model="minilm", output=str(work / f"guerdon-{seed}"), eval_fraction=0.0, seed=seed,
-        epochs=epochs, batch_size=BATCH, max_length=MAX_LENGTH,
+        epochs=epochs, batch_size=BATCH, max_length=MAX_LENGTH, learning_rate=1e-4, **schedule,
     )  # fmt: skip
     started, used = time.perf_counter(), time.process_time()
     result = fit(config, say=lambda line: print(line, file=sys.stderr))
