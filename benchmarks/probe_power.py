@@ -57,8 +57,7 @@ right about the reward, but the fault does not come from the raters. Its few fla
 of 3,000 labels pushed beyond 0.1 SD. A probe finds what a reward does; it cannot say where it was learnt.
 
 Outside the three families, `echo` and `exclamation` are shortcuts of this kind in `reader` too: good answers share words with
-the question, and courtesies and one phrase of praise end in exclamation marks. `belief` is flagged even for gold: outside its grammar the lab's gold counts words shared with
-the prompt, and a stated belief takes the prompt out of the grammar.
+the question, and courtesies and one phrase of praise end in exclamation marks.
 
 """
 FAIR = Rater("fair", skill=12.0)
