@@ -48,7 +48,7 @@ MARKER = ".guerdon-demo"
 class Size:
     """How much of everything; the default takes a few minutes on two cores."""
 
-    comparisons: int = 6000
+    comparisons: int = 5500
     evaluation: int = 1000
     prompts_to_score: int = 100
     candidates: int = 4
