@@ -196,6 +196,7 @@ def report(results: dict[str, list[dict]], sizes: dict[str, dict[str, int]], opt
             f"| {seed} | {100 * a:.1f} % | {100 * b:.1f} % | {s:.0f} | {t:.0f} | {t / s:.2f} | {u:.0f} | {v:.0f} | {v / u:.2f} |"
         )
     means = [100 * right[system].mean() for system in ("trl", "guerdon")]
+    losses = [float(np.logaddexp(0, -margins[system]).mean()) for system in ("trl", "guerdon")]
     medians = [statistics.median(seconds[system]) for system in ("trl", "guerdon")]
     ratio, cpu_ratio = (
         statistics.median(t / s for s, t in zip(x["trl"], x["guerdon"], strict=True)) for x in (seconds, cpu)
@@ -207,7 +208,8 @@ def report(results: dict[str, list[dict]], sizes: dict[str, dict[str, int]], opt
     draws = np.random.default_rng(0).integers(0, len(difference), (10_000, len(difference)))
     low, high = np.quantile(difference[draws].mean(1), [0.025, 0.975])
     print(f"\nPaired difference in accuracy, mean over seeds: {100 * difference.mean():+.1f} points "
-          f"(95 % bootstrap over test pairs {100 * low:+.1f} to {100 * high:+.1f}).")  # fmt: skip
+          f"(95 % bootstrap over test pairs {100 * low:+.1f} to {100 * high:+.1f}). "
+          f"Held-out loss, mean over seeds: Guerdon {losses[1]:.3f} nats, TRL {losses[0]:.3f}.")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from guerdon.diagnose.kl_fits import Fit, fit_best_of_n
 from guerdon.diagnose.winners import Example, Tail, Trait, tail_index, traits, within_prompt, worst_picks
 from guerdon.evaluate.best_of_n import Curve, best_of_n, curve, grid, interval, kl_nats, resampled_means
 from guerdon.evaluate.candidates import CandidateTable
-from guerdon.evaluate.columns import Floats, Ints
+from guerdon.evaluate.columns import Floats, Ints, plain
 from guerdon.evaluate.pools import Pool
 from guerdon.types import ConfigError, DataError
 
@@ -115,8 +115,8 @@ class Overoptimisation:
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain values for a JSON file; undefined numbers are None."""
-        plain: dict[str, Any] = _plain(asdict(self))
-        return plain
+        record: dict[str, Any] = plain(asdict(self), keep_none=True)
+        return record
 
 
 class Estimate(NamedTuple):
@@ -280,13 +280,3 @@ def _difference(one: Estimate, other: Estimate) -> tuple[float, float, float]:
     """Difference of two curves at the largest n, with its paired interval."""
     found = Estimate(one.mean - other.mean, one.draws - other.draws, one.prompts).curve()
     return float(found.mean[-1]), float(found.low[-1]), float(found.high[-1])
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -60,15 +60,19 @@ def floats(values: Sequence[Any]) -> Floats:
     return np.array([math.nan if value is None else float(value) for value in values], dtype=np.float64)
 
 
-def plain(value: Any) -> Any:
-    """A record as JSON holds it: None left out of mappings, a number that is not finite as None."""
+def plain(value: Any, *, keep_none: bool = False) -> Any:
+    """A record as JSON holds it: arrays as lists, a number that is not finite as None.
+
+    What is None in a mapping is left out, or with `keep_none` stays, for records whose keys are always all there.
+    """
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items() if item is not None}
+        kept = value.items() if keep_none else ((key, item) for key, item in value.items() if item is not None)
+        return {key: plain(item, keep_none=keep_none) for key, item in kept}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist(), keep_none=keep_none)
     if isinstance(value, tuple | list):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+        return [plain(item, keep_none=keep_none) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _open_text(path: Path, at: Path, mode: str) -> Any:

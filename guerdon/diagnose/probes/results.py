@@ -23,7 +23,7 @@ from guerdon.diagnose.probes.statistics import (
     prompts_needed,
 )
 from guerdon.evaluate.calibration import credit
-from guerdon.evaluate.columns import Floats, Ints
+from guerdon.evaluate.columns import Floats, Ints, plain
 from guerdon.evaluate.intervals import prompt_bootstrap
 from guerdon.evaluate.paired import holm
 
@@ -134,8 +134,8 @@ class ProbeReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; what is not known is None."""
-        plain: dict[str, Any] = _plain(asdict(self))
-        return plain
+        record: dict[str, Any] = plain(asdict(self), keep_none=True)
+        return record
 
     def named(self, *verdicts: Verdict) -> list[ProbeResult]:
         """The probes with one of these verdicts, in the order of the report."""
@@ -258,11 +258,3 @@ def _mean(values: Floats) -> float:
 
 def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from guerdon.evaluate.benchmarks.item import Sheet
-from guerdon.evaluate.columns import Floats, Ints, Texts
+from guerdon.evaluate.columns import Floats, Ints, Texts, plain
 from guerdon.evaluate.intervals import prompt_bootstrap
 
 RESAMPLES = 2000
@@ -59,19 +59,8 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain JSON types; a number that is not finite becomes None."""
-        record: dict[str, Any] = plain(asdict(self))
+        record: dict[str, Any] = plain(asdict(self), keep_none=True)
         return record
-
-
-def plain(value: Any) -> Any:
-    """Mappings, tuples and floats as JSON types, with None for what is not finite."""
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def mean(values: Floats, groups: Ints, *, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:

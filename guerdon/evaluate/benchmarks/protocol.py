@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from guerdon.evaluate.benchmarks.estimate import plain
+from guerdon.evaluate.columns import plain
 from guerdon.types import Conversation, Score, Scorer
 
 PACKAGES = ("guerdon", "torch", "transformers", "tokenizers", "numpy")
@@ -63,7 +63,7 @@ class Protocol:
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain JSON types."""
-        record: dict[str, Any] = plain(asdict(self))
+        record: dict[str, Any] = plain(asdict(self), keep_none=True)
         return record
 
     def warnings(self) -> tuple[str, ...]:

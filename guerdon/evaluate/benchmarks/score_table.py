@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from guerdon.data.containers import stream
-from guerdon.evaluate.benchmarks.estimate import Result, plain
+from guerdon.evaluate.benchmarks.estimate import Result
 from guerdon.evaluate.benchmarks.item import Item, matrix, number
-from guerdon.evaluate.columns import Floats
+from guerdon.evaluate.columns import Floats, plain
 from guerdon.files import write_text
 from guerdon.types import ConfigError, DataError
 
@@ -33,7 +33,7 @@ def write_score_table(
         for item, row in zip(items, wide.tolist(), strict=True):
             record: dict[str, Any] = {"benchmark": benchmark, "model": model, "id": item.id, "category": item.category}
             record |= {"group": item.group, "correct": item.correct, "chars": item.chars}
-            lines.append(json.dumps(plain(record | {"scores": row[: len(item.correct)]})) + "\n")
+            lines.append(json.dumps(plain(record | {"scores": row[: len(item.correct)]}, keep_none=True)) + "\n")
     write_text(Path(path), "".join(lines))
 
 
