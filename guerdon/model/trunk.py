@@ -69,30 +69,12 @@ class Trunk:
             extra = {"scored": row.scored, "scored_mask": sees(row, row.scored, window)[None, None]}
         states = self.body(
             input_ids=row.ids[None],
-            attention_mask=self._masks(row),
+            attention_mask=tree_masks(self.body, row, self.uses_flex),
             position_ids=row.position[None],
             use_cache=False,
             **extra,
         ).last_hidden_state[0]
         return states if self.skips_last_layer else states[row.scored]  # type: ignore[no-any-return]
-
-    def _masks(self, row: TreeRow) -> Any:
-        """The tree mask in the shape the body takes: one mask, or one per kind of layer where some slide."""
-        config = self.body.config.get_text_config()
-        kinds = set(getattr(config, "layer_types", None) or ())
-        build = block_mask if self.uses_flex else self._dense_mask
-        if not kinds <= {"full_attention", "sliding_attention"}:
-            raise NotImplementedError(f"layers of kind {sorted(kinds)}")
-        if "sliding_attention" in kinds:
-            return {kind: build(row, config.sliding_window if kind == "sliding_attention" else None) for kind in kinds}
-        return build(row, None if kinds else _last_window(config))
-
-    def _dense_mask(self, row: TreeRow, window: int | None) -> Tensor:
-        mask = sees(row, None, window)[None, None]
-        if self.body.config._attn_implementation != "eager":
-            return mask
-        dtype = next(self.net.parameters()).dtype  # eager attention adds its mask
-        return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
 
     def _padded_states(self, row: PaddedRow) -> Tensor:
         states = self.body(input_ids=row.ids, attention_mask=row.mask, use_cache=False).last_hidden_state
@@ -136,6 +118,32 @@ class Trunk:
 def _unwrapped(head: Any) -> Any:
     """The linear layer inside PEFT's saved-module wrapper, where there is one."""
     return head.original_module if hasattr(head, "original_module") else head
+
+
+def tree_masks(body: Any, row: TreeRow, uses_flex: bool) -> Any:
+    """The tree mask of a row in the shape a decoder's `body` takes: one mask, or one per kind of layer where some slide.
+
+    Raises NotImplementedError for layers that are not attention over all or the last tokens.
+    """
+    config = body.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ())
+
+    def build(window: int | None) -> Any:
+        return block_mask(row, window) if uses_flex else _dense_mask(body, row, window)
+
+    if not kinds <= {"full_attention", "sliding_attention"}:
+        raise NotImplementedError(f"layers of kind {sorted(kinds)}")
+    if "sliding_attention" in kinds:
+        return {kind: build(config.sliding_window if kind == "sliding_attention" else None) for kind in kinds}
+    return build(None if kinds else _last_window(config))
+
+
+def _dense_mask(body: Any, row: TreeRow, window: int | None) -> Tensor:
+    mask = sees(row, None, window)[None, None]
+    if body.config._attn_implementation != "eager":
+        return mask
+    dtype = next(body.parameters()).dtype  # eager attention adds its mask
+    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
 
 
 def _last_window(config: Any) -> int | None:
