@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from guerdon.cli import COMMANDS
-from guerdon.train.config import TrainConfig, flag
+from guerdon.options import flag
+from guerdon.train.config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]

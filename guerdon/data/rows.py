@@ -7,7 +7,7 @@ A row that cannot be scored says why instead of stopping the others.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from guerdon.data.containers import Row, columns, describe, stream
@@ -44,6 +44,27 @@ def stream_conversations(path: str | os.PathLike[str]) -> Iterator[ScoreRow]:
             yield ScoreRow(index, row.data, conversations_of(row), None)
         except (DataError, Unusable) as error:
             yield ScoreRow(index, row.data, [], str(error))
+
+
+def load_prompts(paths: Sequence[str | os.PathLike[str]]) -> list[Conversation]:
+    """The different prompts of files, folders or hub sets, in order: what a policy is asked.
+
+    A row with `prompt` gives that; any other row what `conversations_of` finds, without the answer. Raises DataError, with
+    file and line, for a row that has no prompt and when there is none at all.
+    """
+    found: dict[tuple[tuple[str, str], ...], Conversation] = {}
+    for path in paths:
+        for row in stream(path):
+            try:
+                prompt = _prompt(row.data) if row.data.get("prompt") is not None else conversations_of(row)[0][:-1]
+                if not prompt:
+                    raise DataError("holds no prompt; give a column `prompt`")
+            except (DataError, Unusable) as error:
+                raise DataError(f"{row.place}: {error}") from error
+            found.setdefault(tuple((m["role"], m["content"]) for m in prompt), prompt)
+    if not found:
+        raise DataError(f"{', '.join(map(str, paths)) or 'no file'}: holds no prompt")
+    return list(found.values())
 
 
 def conversations_of(row: Row) -> list[Conversation]:

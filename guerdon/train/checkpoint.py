@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from guerdon.files import require_writable, sync, write_json, write_text
-from guerdon.train.config import TrainConfig, flag, from_yaml
+from guerdon.options import resumed
+from guerdon.train.config import TrainConfig, from_yaml
 from guerdon.types import ConfigError, TrainingError
 
 # Fields that may differ between a run and its resumption without changing what it computes.
@@ -56,19 +57,7 @@ def prepare_output(config: TrainConfig) -> TrainConfig:
         if any((output / name).exists() for name in ("config.yaml", "model", "checkpoints", "metrics.jsonl")):
             raise ConfigError(f"{output}: already holds a run; go on with --resume, or choose another --output")
         return config
-    return _same_config(config, from_yaml(saved), output) if saved.is_file() else config
-
-
-def _same_config(config: TrainConfig, saved: TrainConfig, output: Path) -> TrainConfig:
-    old, new = asdict(saved), asdict(config)
-    changed = [n for n in new if n not in _FREE_TO_CHANGE and new[n] is not None and new[n] != old[n]]
-    if changed:
-        name = changed[0]
-        raise ConfigError(
-            f"{output}: was started with {flag(name)} {old[name]}, not {new[name]}; "
-            f"resume with the same options ({len(changed)} differ), or choose another --output"
-        )
-    return replace(saved, **{name: new[name] for name in _FREE_TO_CHANGE})
+    return resumed(config, from_yaml(saved), _FREE_TO_CHANGE, output) if saved.is_file() else config
 
 
 def require_space(output: Path, model: nn.Module, config: TrainConfig) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import yaml
-
+from guerdon import options
+from guerdon.options import flag
 from guerdon.types import ConfigError
 
 _POSITIVE = (
@@ -126,61 +125,6 @@ class TrainConfig:
         return self
 
 
-def flag(name: str) -> str:
-    """The command-line spelling of a field."""
-    return "--" + name.replace("_", "-")
-
-
 def from_yaml(path: str | Path) -> TrainConfig:
     """A config from a YAML file whose keys are the field names (dashes allowed). Raises ConfigError, naming the key."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from error
-    try:
-        raw = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not YAML ({str(error).splitlines()[0]})") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: must hold `key: value` lines, found a {type(raw).__name__}")
-    known = {field.name: field for field in fields(TrainConfig)}
-    values: dict[str, Any] = {}
-    for key, value in raw.items():
-        name = str(key).replace("-", "_")
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise ConfigError(f"{path}: there is no option '{key}'{hint}")
-        values[name] = _coerce(str(path), name, str(known[name].type), value)
-    return replace(TrainConfig(), **values)
-
-
-def to_yaml(config: TrainConfig) -> str:
-    """The resolved config as YAML; `from_yaml` reads it back to an equal config."""
-    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
-    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
-
-
-def _coerce(path: str, name: str, kind: str, value: Any) -> Any:
-    """YAML scalars to the field's type: a single string for a list field, 1e-5 (a string in YAML 1.1) for a number."""
-    if kind.startswith("tuple"):
-        values = [value] if isinstance(value, str) else value or []
-        if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
-            raise ConfigError(f"{path}: {name} must be a text or a list of texts, got {value!r}")
-        return tuple(values)
-    if value is None:
-        if "None" in kind:
-            return None
-        raise ConfigError(f"{path}: {name} has no value")
-    wanted = {"bool": bool, "int": int, "int | None": int, "float": float, "float | None": float}.get(kind, str)
-    if wanted is bool and not isinstance(value, bool):
-        raise ConfigError(f"{path}: {name} must be true or false, got {value!r}")
-    try:
-        coerced = wanted(value)
-    except (TypeError, ValueError, OverflowError):
-        raise ConfigError(f"{path}: {name} must be a {wanted.__name__}, got {value!r}") from None
-    if wanted is int and coerced != float(value):
-        raise ConfigError(f"{path}: {name} must be a whole number, got {value!r}")
-    if kind.startswith("Literal") and f"'{value}'" not in kind.replace('"', "'"):
-        raise ConfigError(f"{path}: {name} must be one of {kind.removeprefix('Literal')}, got {value!r}")
-    return coerced
+    return options.from_yaml(TrainConfig, path)

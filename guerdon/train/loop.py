@@ -32,8 +32,9 @@ from guerdon.loss import bradley_terry, centering
 from guerdon.model.load import resolve as resolve_model
 from guerdon.model.reward import RewardModel
 from guerdon.model.tree import Row
+from guerdon.options import to_yaml
 from guerdon.train.checkpoint import Checkpoints, Progress, prepare_output, require_space
-from guerdon.train.config import TrainConfig, to_yaml
+from guerdon.train.config import TrainConfig
 from guerdon.train.examples import EncodeReport, Example, PairTensors, digest, encode_comparisons, pair_tensors
 from guerdon.train.metrics import STATISTICS, Watch, Window
 from guerdon.train.plan import learning_rate, make_plan, resolve

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from guerdon.train.config import TrainConfig, from_yaml, to_yaml
+from guerdon.options import to_yaml
+from guerdon.train.config import TrainConfig, from_yaml
 from guerdon.types import ConfigError
 
 

@@ -126,7 +126,7 @@ fit(from_yaml(sys.argv[1]), say=lambda line: None, watch=Fatal())
 
 @pytest.mark.parametrize("lora", [False, True])
 def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(setting, tmp_path, lora):
-    from guerdon.train.config import to_yaml
+    from guerdon.options import to_yaml
 
     config = replace(setting, lora=lora, lora_rank=4, eval_every=4, save_every=3)
     fit(replace(config, output=str(tmp_path / "whole")), say=quiet)
@@ -207,7 +207,7 @@ fit(from_yaml(sys.argv[1]), say=print)
 @pytest.mark.slow
 def test_two_processes_compute_what_one_does(setting, tmp_path):
     """DDP over gloo: rows are dealt out, gradients averaged; the weights agree with one process to float32 rounding."""
-    from guerdon.train.config import to_yaml
+    from guerdon.options import to_yaml
 
     config = replace(setting, max_steps=4, batch_size=7, eval_every=2, schedule="constant", warmup=0.0)
     fit(replace(config, output=str(tmp_path / "one")), say=quiet)
@@ -306,7 +306,7 @@ def test_a_mistake_in_the_command_does_not_lock_the_folder(setting, tmp_path):
 
 
 def test_resume_on_other_data_is_refused(setting, tmp_path):
-    from guerdon.train.config import to_yaml
+    from guerdon.options import to_yaml
 
     write_jsonl(tmp_path / "data.jsonl", politeness(60))
     config = replace(setting, output=str(tmp_path / "run"), data=(str(tmp_path / "data.jsonl"),), save_every=2)
