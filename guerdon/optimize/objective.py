@@ -6,12 +6,14 @@ the tokens of a row, one after another: (t,) values with the number of the sampl
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 Weighting = Literal["sequence", "token", "constant"]
+Reduce = Callable[[Tensor], Tensor]
 
 
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float = 1.0, lam: float = 0.95) -> tuple[Tensor, Tensor]:
@@ -33,14 +35,17 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float = 1.0, lam: 
     return advantages, torch.where(mask, advantages + values, torch.zeros_like(values))
 
 
-def whiten(values: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
-    """Values with mean 0 and variance 1 over the mask (all tokens count alike); 0 outside. The mean is kept on request."""
-    inside = values[mask]
-    if inside.numel() < 2:
-        return torch.zeros_like(values)
-    mean, variance = inside.mean(), inside.var(unbiased=False)
+def whiten(values: Tensor, mask: Tensor, shift_mean: bool = True, total: Reduce = lambda sums: sums) -> Tensor:
+    """Values with mean 0 and variance 1 over the mask (all tokens count alike); 0 outside. The mean is kept on request.
+
+    `total` adds sums up over the processes of a run, so that all are whitened alike.
+    """
+    inside = values[mask].double()
+    count, mean = total(torch.stack([torch.ones_like(inside).sum(), inside.sum()]))
+    mean = mean / count.clamp_min(1)
+    variance = total(((inside - mean) ** 2).sum()[None])[0] / count.clamp_min(1)
     white = (values - mean) * torch.rsqrt(variance + 1e-8)
-    return torch.where(mask, white if shift_mean else white + mean, torch.zeros_like(values))
+    return torch.where(mask, white if shift_mean else white + mean, 0.0).to(values.dtype)
 
 
 def leave_one_out(rewards: Tensor, group: Tensor) -> Tensor:
@@ -107,27 +112,28 @@ def sequence_log_ratio(log_ratio: Tensor, sample: Tensor) -> Tensor:
     return (sums / count)[number] + log_ratio - log_ratio.detach()
 
 
-def token_weights(lengths: Tensor, how: Weighting, max_new_tokens: int) -> Tensor:
+def token_weights(lengths: Tensor, how: Weighting, max_new_tokens: int, total: Reduce = lambda sums: sums) -> Tensor:
     """What one token of each sample weighs in the loss, (n,), so that the weighted sum over a batch is its loss.
 
-    sequence  1 / (n |y|): mean over tokens, then over completions (GRPO; PPO over one completion)
+    sequence  1 / (n |y|): mean over tokens, then over completions (GRPO)
     token     1 / sum |y|: every token of the batch alike (DAPO, and PPO's masked mean)
     constant  1 / (n max_new_tokens): a sum over tokens, so that length changes no token's weight (Dr. GRPO)
+
+    `total` adds n and sum |y| up over the processes of a run.
     """
     lengths = lengths.float()
+    n, tokens = total(torch.stack([torch.ones_like(lengths).sum(), lengths.sum()]))
     if how == "sequence":
-        return 1 / (lengths * len(lengths))
-    if how == "token":
-        return torch.ones_like(lengths) / lengths.sum()
-    return torch.full_like(lengths, 1 / (len(lengths) * max_new_tokens))
+        return 1 / (lengths * n)
+    return torch.ones_like(lengths) / (tokens if how == "token" else n * max_new_tokens)
 
 
 def value_loss(values: Tensor, old: Tensor, returns: Tensor, clip: float) -> tuple[Tensor, Tensor]:
     """Half the squared error of each token's value, (t,), and whether clipping decided it.
 
-    The larger of the error and that of the value held within `clip` of the old one (Schulman's PPO code; Huang et al. 2024,
+    The larger of the error and that of the value held within `clip` of the old one (0: no bound; Huang et al. 2024,
     arXiv 2403.17031, detail on value clipping).
     """
-    near = old + (values - old).clamp(-clip, clip)
+    near = old + (values - old).clamp(-clip, clip) if clip else values
     free, bound = (values - returns) ** 2, (near - returns) ** 2
     return 0.5 * torch.maximum(free, bound), bound > free
