@@ -1,0 +1,339 @@
+"""Watches a policy while it is optimised, and says when to stop and what to go back to.
+
+In: one `Observation` per step. Out: a `Verdict` per step. Nothing here draws random numbers or reads a clock: the verdicts
+follow from the observations, so a run that is killed and resumed gets the same ones.
+
+    monitor = Monitor(Settings(steps=200))
+    verdict = monitor.observe(Observation(step=1, kl=0.02, proxy=0.4, held_out=gold, proxies=rewards, prompts=numbers))
+    if verdict.status == "stop": roll back to verdict.best_step
+
+`docs/monitor.md` defines every number and says how the thresholds were found.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from guerdon.diagnose.kl_fits import Fit, fit_reinforcement
+from guerdon.diagnose.monitor_evidence import (
+    STARTING,
+    Evidence,
+    Looks,
+    Rules,
+    best_look,
+    smooth,
+    weigh,
+    within_prompts,
+)
+from guerdon.diagnose.monitor_text import explain
+from guerdon.evaluate.columns import Floats, Ints
+from guerdon.types import ConfigError
+
+Status = Literal["ok", "warn", "stop"]
+NOTHING = (math.nan, math.nan)
+VERSION = 1
+BASELINE = 10  # first steps that signals without held-out scores are compared with
+RECENT = 5  # last steps that are compared
+BINS = 12  # KL points that Gao's curve is fitted to
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the monitor decides.
+
+    steps      planned length of the run, in steps that have held-out scores; a longer run is looked at more often, so its
+               thresholds are higher
+    rules      what counts as a fall and as a stall
+    stop_fall, stop_stall, stop_turn   thresholds of evidence; None takes those calibrated for `steps`
+    warn       the same for a warning, all three kinds
+    slack      standard errors of held-out that `best_step` may give away to be earlier
+    far        standard deviations that count as far, for signals without held-out scores
+    """
+
+    steps: int = 250
+    rules: Rules = field(default_factory=Rules)
+    stop_fall: float | None = None
+    stop_stall: float | None = None
+    stop_turn: float | None = None
+    warn: float = 2.5
+    slack: float = 0.5
+    far: float = 6.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ConfigError(f"the monitor's planned length is {self.steps} steps; give at least 1")
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What is known after a step.
+
+    step      number of the step, rising from observation to observation
+    kl        nats per sequence between policy and reference, on the step's samples
+    proxy     mean reward of the step, KL not included
+    held_out  held-out or gold scores of a random part of the step's samples; may be empty, NaN was not scored
+    proxies   rewards of the same samples, in the same order
+    prompts   which samples answer the same prompt (any integers), in the same order; None when not known
+    signals   other means of the step that need no held-out score (length, repetition, entropy, disagreement, ...)
+    """
+
+    step: int
+    kl: float
+    proxy: float
+    held_out: Sequence[float] | Floats = ()
+    proxies: Sequence[float] | Floats = ()
+    prompts: Sequence[int] | Ints | None = None
+    signals: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the monitor says after a step.
+
+    status     ok, warn or stop; stop stays once it is said
+    reason     one sentence
+    step       the step it was said after
+    best_step  where smoothed held-out was highest: the policy to go back to; None without held-out scores
+    gain       held-out at `best_step` above the start; NaN without
+    lost       held-out at `best_step` minus now; above 0 is a loss; NaN without
+    lost_interval  its 95 % interval, for this step alone
+    peak_kl    KL at the peak of the fitted curve, nats; None when it must not be read
+    fit        Gao's curve fitted so far, with its reason for refusing; None before there are enough points
+    evidence   kind -> standardised evidence now
+    stopped_at first step with `stop`, or None
+    warned_at  first step with `warn` or `stop`, or None
+    """
+
+    status: Status
+    reason: str
+    step: int
+    best_step: int | None = None
+    gain: float = math.nan
+    lost: float = math.nan
+    lost_interval: tuple[float, float] = NOTHING
+    peak_kl: float | None = None
+    fit: Fit | None = None
+    evidence: Mapping[str, float] = field(default_factory=dict)
+    stopped_at: int | None = None
+    warned_at: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON: what is not known is null."""
+        return dict(_plain(asdict(self)))
+
+
+class Monitor:
+    """The state of the test. `observe` after every step; `state` and `restore` around a kill."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+        self._rows: list[dict[str, Any]] = []
+        self._warned_at: int | None = None
+        self._stopped_at: int | None = None
+        self._stop_reason = ""
+
+    def observe(self, observation: Observation) -> Verdict:
+        """Take in a step and judge the run so far. Raises ConfigError when steps do not rise or lengths differ."""
+        if self._rows and observation.step <= self._rows[-1]["step"]:
+            raise ConfigError(
+                f"the monitor saw step {self._rows[-1]['step']} and then {observation.step}; observe steps in order, once each"
+            )
+        self._rows.append(_row(observation))
+        return self._judge()
+
+    def state(self) -> dict[str, Any]:
+        """All that is needed to go on, as plain JSON."""
+        return {
+            "version": VERSION,
+            "settings": asdict(self.settings),
+            "rows": self._rows,
+            "warned_at": self._warned_at,
+            "stopped_at": self._stopped_at,
+            "stop_reason": self._stop_reason,
+        }
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any]) -> Monitor:
+        """The monitor that `state` was taken from. Raises ConfigError when it is of another version."""
+        if state.get("version") != VERSION:
+            raise ConfigError(f"monitor state has version {state.get('version')}, this one reads {VERSION}; start anew")
+        settings = dict(state["settings"])
+        monitor = cls(Settings(**{**settings, "rules": Rules(**settings["rules"])}))
+        monitor._rows = [dict(row) for row in state["rows"]]
+        monitor._warned_at, monitor._stopped_at = state["warned_at"], state["stopped_at"]
+        monitor._stop_reason = state["stop_reason"]
+        return monitor
+
+    def _judge(self) -> Verdict:
+        step = int(self._rows[-1]["step"])
+        scored = [row for row in self._rows if row["n"] > 0]
+        shifts = far_signals(self._rows, self.settings.far)
+        if len(scored) < 2:
+            status: Status = "warn" if shifts else "ok"
+            reason = explain(status, None, {}, shifts, is_blind=not scored)
+            self._note(status, step, reason)
+            return Verdict(status, reason, step, warned_at=self._warned_at)
+        looks = _looks(scored)
+        found = weigh(looks, self.settings.rules)
+        curve = _summary(looks, found, self.settings.slack)
+        evidence = {kind: float(getattr(found, kind)) for kind in ("fall", "stall", "turn")}
+        status, kind = _decide(evidence, self.settings, bool(shifts))
+        reason = explain(status, kind, curve, shifts)
+        self._note(status, step, reason)
+        if self._stopped_at is not None:
+            status, reason = "stop", self._stop_reason
+        fit = _fit(looks)
+        return Verdict(
+            status=status,
+            reason=reason,
+            step=step,
+            best_step=int(scored[int(curve["best"])]["step"]),
+            gain=curve["gain"],
+            lost=curve["lost"],
+            lost_interval=(curve["lost_low"], curve["lost_high"]),
+            peak_kl=None if fit is None or fit.refusal else fit.peak_kl,
+            fit=fit,
+            evidence=evidence,
+            stopped_at=self._stopped_at,
+            warned_at=self._warned_at,
+        )
+
+    def _note(self, status: Status, step: int, reason: str) -> None:
+        if status != "ok" and self._warned_at is None:
+            self._warned_at = step
+        if status == "stop" and self._stopped_at is None:
+            self._stopped_at, self._stop_reason = step, reason
+
+
+def thresholds(settings: Settings) -> dict[str, float]:
+    """Evidence at which each kind stops a run of `settings.steps` looks."""
+    given = {"fall": settings.stop_fall, "stall": settings.stop_stall, "turn": settings.stop_turn}
+    return {kind: 4.2 if value is None else value for kind, value in given.items()}
+
+
+def far_signals(rows: Sequence[Mapping[str, Any]], far: float) -> dict[str, float]:
+    """Signals that need no held-out score and lie far from the start while the proxy is above it: name -> shift in SD.
+
+    Shift: mean of the last 5 steps minus mean of the first 10, over the standard deviation of those ten step means, at
+    least 2 % of their size. Empty before twenty steps.
+    """
+    if len(rows) < 2 * BASELINE:
+        return {}
+    proxy = [row["proxy"] for row in rows]
+    if not np.mean(proxy[-RECENT:]) > np.mean(proxy[:BASELINE]):
+        return {}
+    shifts = {}
+    for name in rows[-1]["signals"]:
+        values = np.array([row["signals"].get(name, math.nan) for row in rows], dtype=np.float64)
+        first, last = values[:BASELINE], values[-RECENT:]
+        if not (np.isfinite(first).all() and np.isfinite(last).all()):
+            continue
+        spread = max(float(first.std(ddof=1)), 0.02 * abs(float(first.mean())), 1e-9)
+        shift = float(last.mean() - first.mean()) / spread
+        if abs(shift) >= far:
+            shifts[name] = shift
+    return shifts
+
+
+def _decide(evidence: Mapping[str, float], settings: Settings, is_far: bool) -> tuple[Status, str | None]:
+    """Status, and the kind of evidence that it rests on."""
+    limits = thresholds(settings)
+    strongest = max(evidence, key=lambda kind: evidence[kind] - limits[kind])
+    if evidence[strongest] >= limits[strongest]:
+        return "stop", strongest
+    strongest = max(evidence, key=lambda kind: evidence[kind])
+    if evidence[strongest] >= settings.warn:
+        return "warn", strongest
+    return ("warn", None) if is_far else ("ok", None)
+
+
+def _summary(looks: Looks, found: Evidence, slack: float) -> dict[str, float]:
+    """Best look, gain and loss with its interval, from the smoothed curve of held-out."""
+    width = min(max(looks.count / 12, 2.0), 8.0)
+    curve, support = smooth(looks, width)
+    noise = float(found.noise)
+    best = best_look(curve, np.sqrt(noise / support), slack)
+    recent = looks.n[-8:]
+    now = float((recent * looks.mean[-8:]).sum() / recent.sum())
+    first = looks.n[:STARTING]
+    start = float((first * looks.mean[:STARTING]).sum() / first.sum())
+    lost = float(curve[best]) - now
+    error = 1.96 * math.sqrt(noise * (1 / float(support[best]) + 1 / float(recent.sum())))
+    return {
+        "best": float(best),
+        "gain": float(curve[best]) - start,
+        "lost": lost,
+        "lost_low": lost - error,
+        "lost_high": lost + error,
+    }
+
+
+def _fit(looks: Looks) -> Fit | None:
+    """Gao's curve through at most `BINS` groups of neighbouring looks; None before five groups of 1 nat or more."""
+    size = max(4, math.ceil(looks.count / BINS))
+    groups = [slice(i, i + size) for i in range(STARTING, looks.count - size + 1, size)]
+    if len(groups) < 5:
+        return None
+    weight = [looks.n[group].sum() for group in groups]
+    kl = np.array([(looks.n[g] * looks.kl[g]).sum() for g in groups]) / weight
+    gold = np.array([(looks.n[g] * looks.mean[g]).sum() for g in groups]) / weight
+    first = looks.n[:STARTING]
+    start = float((first * looks.mean[:STARTING]).sum() / first.sum())
+    order = np.argsort(kl, kind="stable")
+    if (kl >= 1.0).sum() < 5:
+        return None
+    return fit_reinforcement(kl[order], gold[order], start=start)
+
+
+def _looks(scored: Sequence[Mapping[str, Any]]) -> Looks:
+    names = ("n", "mean", "within", "proxy", "kl", "groups", "cross", "square")
+    return Looks(**{name: np.array([row[name] for row in scored], dtype=np.float64) for name in names})
+
+
+def _row(seen: Observation) -> dict[str, Any]:
+    """What is kept of a step. Raises ConfigError when the lists of one step differ in length."""
+    held_out = np.asarray(seen.held_out, dtype=np.float64)
+    proxies = np.asarray(seen.proxies, dtype=np.float64)
+    prompts = None if seen.prompts is None else np.asarray(seen.prompts, dtype=np.int64)
+    lengths = (
+        {len(held_out)}
+        | ({len(proxies)} if len(proxies) else set())
+        | ({len(prompts)} if prompts is not None else set())
+    )
+    if len(lengths) > 1:
+        raise ConfigError(
+            f"step {seen.step}: held_out, proxies and prompts differ in length; give one of each per sample"
+        )
+    is_usable = np.isfinite(held_out) & math.isfinite(seen.proxy) & math.isfinite(seen.kl)
+    groups, cross, square = 0, 0.0, 0.0
+    if prompts is not None and len(proxies):
+        is_paired = is_usable & np.isfinite(proxies)
+        groups, cross, square = within_prompts(held_out[is_paired], proxies[is_paired], prompts[is_paired])
+    scores = held_out[is_usable]
+    signals = {name: float(value) for name, value in seen.signals.items() if value is not None and math.isfinite(value)}
+    return {
+        "step": int(seen.step),
+        "kl": float(seen.kl),
+        "proxy": float(seen.proxy),
+        "n": len(scores),
+        "mean": float(scores.mean()) if len(scores) else 0.0,
+        "within": float(scores.var(ddof=1)) if len(scores) > 1 else 0.0,
+        "groups": groups,
+        "cross": cross,
+        "square": square,
+        "signals": signals,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity: both become null."""
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,193 @@
+"""What held-out scores say about a run so far: has gold fallen, does it still follow the proxy, where was it best.
+
+In: one row per scored step. Out: standardised evidence, each kind with one threshold for the whole run. Every function
+takes runs on leading axes, so that calibration by simulation runs the very code that the monitor runs.
+
+A current window, the last b looks, is compared with every earlier window of a looks. With g mean held-out score, p mean
+proxy, 0 the first looks, E the earlier and C the current window, and x = (p_C - p_E) / (p_E - p_0) the rise of the proxy
+since E as a share of its rise until E:
+
+    fall    g_E - g_C - tolerance (g_E - g_0)             held-out is lower than it was
+    stall   pace x (g_E - g_0) - (g_C - g_E)              held-out gained less than `pace` of what its early rate promises
+    turn    minus the covariance of held-out and proxy    of the answers to one prompt the reward prefers the worse ones
+            within prompts, over the last b looks
+
+The first two are linear in window means, so their standard errors are known. The third sees a fall before it is one: a
+policy that moves along its reward changes mean gold at the rate cov(gold, proxy) / var(proxy) of its own answers (the
+derivative of an exponential tilt, which is what KL-regularised optimisation converges to).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from guerdon.evaluate.columns import Floats, Ints
+
+CURRENT = (4, 8, 16, 32)  # looks in the current window
+EARLIER = (8, 16, 32)  # looks in the earlier window
+STARTING = 4  # looks that make up the start
+PRIOR = 10  # looks that the spread within a step counts for in the noise
+FEWEST_GROUPS = 24  # prompts with two or more scored answers before their order is read
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Steps with held-out scores, oldest first; every array is (..., looks).
+
+    n       held-out scores of the step
+    mean    their mean
+    within  variance of one score within its step
+    proxy   mean reward of the step
+    kl      nats per sequence
+    groups  prompts with two or more scored answers; 0 when prompts are not known
+    cross   sum over those prompts of the cross products of held-out and proxy about their means within the prompt
+    square  sum over those prompts of the squares of their cross products: the variance of `cross` when it is 0 on average
+    """
+
+    n: Floats
+    mean: Floats
+    within: Floats
+    proxy: Floats
+    kl: Floats
+    groups: Floats
+    cross: Floats
+    square: Floats
+
+    def until(self, count: int) -> Looks:
+        """The first `count` looks."""
+        return Looks(**{field.name: getattr(self, field.name)[..., :count] for field in fields(self)})
+
+    @property
+    def count(self) -> int:
+        return int(self.n.shape[-1])
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What counts as a fall and as a stall; all shares, without unit.
+
+    tolerance  fall that is let pass, as a share of the gain until the earlier window
+    pace       share of its early rate that held-out must keep, or it no longer follows
+    further    least x over which that is asked
+    """
+
+    tolerance: float = 0.03
+    pace: float = 0.3
+    further: float = 0.3
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Standardised evidence at the last look, each (...): -inf where nothing can be compared yet.
+
+    noise  variance of one held-out score as it acts on step means (score^2)
+    """
+
+    fall: Floats
+    stall: Floats
+    turn: Floats
+    noise: Floats
+
+
+def noise_variance(looks: Looks) -> Floats:
+    """Variance that one held-out score contributes to the mean of a step, prompts drawn anew at each step included.
+
+    The larger of two estimates: the variance within steps, and that of neighbouring steps' means (Rice 1984), which also
+    sees what a step's prompts have in common; the latter starts out as the former and weighs `PRIOR` steps of it.
+    """
+    total = looks.n.sum(-1)
+    within = (looks.n * looks.within).sum(-1) / np.maximum(total, 1)
+    jumps = np.diff(looks.mean, axis=-1) ** 2 / (1 / looks.n[..., 1:] + 1 / looks.n[..., :-1])
+    between = (PRIOR * within + jumps.sum(-1)) / (PRIOR + jumps.shape[-1])
+    noise: Floats = np.maximum(np.maximum(within, between), 1e-12)
+    return noise
+
+
+def weigh(looks: Looks, rules: Rules) -> Evidence:
+    """Evidence at the last look."""
+    noise = noise_variance(looks)
+    shape = looks.n.shape[:-1]
+    fall, stall = np.full(shape, -np.inf), np.full(shape, -np.inf)
+    if looks.count < STARTING + CURRENT[0]:
+        return Evidence(fall, stall, fall, noise)
+    sums = [_sums(part) for part in (looks.n, looks.n * looks.mean, looks.n * looks.proxy, looks.n * looks.kl)]
+    start = _window(sums, np.array([STARTING]), STARTING)
+    for b in CURRENT:
+        for a in EARLIER:
+            ends = np.arange(looks.count - b, a - 1, -(a // 4))
+            if not len(ends):
+                continue
+            now = _window(sums, np.array([looks.count]), b)
+            fallen, stalled = _contrasts(start, _window(sums, ends, a), now, noise[..., None], rules)
+            fall, stall = np.maximum(fall, fallen.max(-1)), np.maximum(stall, stalled.max(-1))
+    return Evidence(fall, stall, _turn(looks), noise)
+
+
+Window = tuple[Floats, Floats, Floats, Floats]  # scores, mean held-out, mean proxy, mean KL
+
+
+def _contrasts(start: Window, earlier: Window, now: Window, noise: Floats, rules: Rules) -> tuple[Floats, Floats]:
+    (n0, g0, p0, _), (ne, ge, pe, ke), (nc, gc, pc, kc) = start, earlier, now
+    rise, onward = pe - p0, pc - pe
+    gain = ge - g0
+    is_rising = (onward > 0) & (kc > ke)
+    tolerance = np.where(gain > 0, rules.tolerance, 0.0)
+    error = np.sqrt(noise * (tolerance**2 / n0 + (1 - tolerance) ** 2 / ne + 1 / nc))
+    fall = np.where(is_rising, (ge - gc - tolerance * gain) / error, -np.inf)
+    x = np.where(rise > 0, onward / np.where(rise > 0, rise, 1.0), 0.0)
+    promised = rules.pace * np.minimum(x, 1.0)
+    error = np.sqrt(noise * (promised**2 / n0 + (1 + promised) ** 2 / ne + 1 / nc))
+    is_asked = is_rising & (x >= rules.further) & (gain > 0)
+    stall = np.where(is_asked, (promised * gain - (gc - ge)) / error, -np.inf)
+    return fall, stall
+
+
+def _turn(looks: Looks) -> Floats:
+    """Evidence that held-out and proxy are negatively related within prompts, over the best of the current windows."""
+    best = np.full(looks.n.shape[:-1], -np.inf)
+    for b in CURRENT:
+        groups, cross, square = (part[..., -b:].sum(-1) for part in (looks.groups, looks.cross, looks.square))
+        is_enough = (groups >= FEWEST_GROUPS) & (square > 0)
+        best = np.maximum(best, np.where(is_enough, -cross / np.sqrt(np.where(is_enough, square, 1.0)), -np.inf))
+    return best
+
+
+def within_prompts(held_out: Floats, proxies: Floats, prompts: Ints) -> tuple[int, float, float]:
+    """(groups, cross, square) of one step, as in `Looks`, from its scored answers; `prompts` numbers their prompts."""
+    groups, cross, square = 0, 0.0, 0.0
+    for prompt in np.unique(prompts):
+        is_in = prompts == prompt
+        if is_in.sum() < 2:
+            continue
+        g, p = held_out[is_in], proxies[is_in]
+        product = float((g - g.mean()) @ (p - p.mean()))
+        groups, cross, square = groups + 1, cross + product, square + product**2
+    return groups, cross, square
+
+
+def smooth(looks: Looks, width: float) -> tuple[Floats, Floats]:
+    """Held-out curve of one run under a normal kernel of `width` looks, and the scores that each point rests on."""
+    at = np.arange(looks.count)
+    weight: Any = np.exp(-0.5 * ((at[:, None] - at[None]) / width) ** 2) * looks.n
+    curve: Floats = (weight @ looks.mean) / weight.sum(1)
+    support: Floats = weight.sum(1) ** 2 / (weight**2 / looks.n).sum(1)
+    return curve, support
+
+
+def best_look(curve: Floats, error: Floats, slack: float) -> int:
+    """The earliest look whose smoothed held-out is within `slack` standard errors of the highest."""
+    top = int(curve.argmax())
+    return int(np.flatnonzero(curve >= curve[top] - slack * error[top])[0])
+
+
+def _sums(part: Floats) -> Floats:
+    zero = np.zeros((*part.shape[:-1], 1))
+    return np.concatenate([zero, np.cumsum(part, axis=-1)], axis=-1)
+
+
+def _window(sums: list[Floats], ends: Ints, length: int) -> Window:
+    n, g, p, k = (part[..., ends] - part[..., ends - length] for part in sums)
+    return n, g / n, p / n, k / n

@@ -1,0 +1,32 @@
+"""The monitor's one sentence: what was seen, and what it means for the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+def explain(
+    status: str, kind: str | None, curve: Mapping[str, float], shifts: Mapping[str, float], is_blind: bool = False
+) -> str:
+    """The reason of a verdict; `kind` is the evidence it rests on, None when it rests on other signals alone."""
+    far = ", ".join(
+        f"{name} by {shift:+.0f} SD" for name, shift in sorted(shifts.items(), key=lambda s: -abs(s[1]))[:3]
+    )
+    word = "" if status == "stop" else "may have "
+    if kind == "fall":
+        verb = "has fallen" if status == "stop" else "may have fallen"
+        return (
+            f"Held-out {verb} by {curve['lost']:.3f} (95 % interval {curve['lost_low']:.3f} to {curve['lost_high']:.3f}) "
+            f"from its best, a gain of {curve['gain']:.3f}, while the proxy rose."
+        )
+    if kind == "stall":
+        return f"The proxy keeps rising, but held-out {word or 'has '}stopped following it (gain so far {curve['gain']:.3f})."
+    if kind == "turn":
+        verb = "prefers" if status == "stop" else "may prefer"
+        return f"Of the policy's own answers to one prompt the proxy now {verb} those that held-out finds worse."
+    if far:
+        blind = "; nothing is held out, so whether this is harm cannot be told" if is_blind else ""
+        return f"The proxy rises while the answers move far from the start ({far}){blind}."
+    if is_blind:
+        return "Nothing is held out, so only signs that need no gold are watched, and a stop is never said."
+    return "Held-out follows the proxy."
