@@ -45,6 +45,10 @@ class TrainingError(GuerdonError, RuntimeError):
     """Training cannot start or go on: no space, a folder that cannot be written, a loss that is not finite."""
 
 
+class ScoringError(GuerdonError, RuntimeError):
+    """A reward could not be had, and the caller asked not to go on without it; the message says from where and why."""
+
+
 class Pair(NamedTuple):
     """One decided or tied pair of a comparison, as indices into `Comparison.completions`.
 

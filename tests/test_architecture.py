@@ -25,14 +25,40 @@ ALLOWED = {
     "train": {"types", "files", "options", "data", "loss", "model", "evaluate"},
     "diagnose": {"types", "files", "data", "evaluate", "aggregate"},
     "lab": {"types"},
+    "client": {"types"},
+    "optimize": {
+        "types",
+        "files",
+        "data",
+        "loss",
+        "model",
+        "aggregate",
+        "evaluate",
+        "diagnose",
+        "client",
+        "lab",  # its gold reward can be optimised, or watched
+    },
+    "adapters": {"types", "files", "model", "client", "optimize"},
     "progress": {"train"},
     "demo": {"types", "files", "data", "model", "evaluate", "train", "diagnose", "lab", "progress"},
     "terminal": {"types", "files", "model", "progress"},
-    "commands": {"types", "files", "data", "model", "evaluate", "train", "diagnose", "progress", "demo", "terminal"},
+    "commands": {
+        "types",
+        "files",
+        "data",
+        "model",
+        "evaluate",
+        "train",
+        "diagnose",
+        "optimize",
+        "progress",
+        "demo",
+        "terminal",
+    },
     "cli": {"types", "commands"},
     "__init__": {"types", "model"},
 }
-TORCH_FREE = ("types", "files", "aggregate", "data", "evaluate", "diagnose")
+TORCH_FREE = ("types", "files", "aggregate", "data", "evaluate", "diagnose", "client")
 
 
 def room_of(path: Path) -> str:
