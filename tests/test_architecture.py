@@ -29,6 +29,7 @@ ALLOWED = {
     "optimize": {
         "types",
         "files",
+        "options",
         "data",
         "loss",
         "model",
