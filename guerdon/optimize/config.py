@@ -64,7 +64,7 @@ class OptimizeConfig:
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm; 0 switches it off."""
     tokens_per_row: int | None = None
-    """Tokens per forward pass, the dial between memory and speed. Default: 1024 on CPU, 16384 on CUDA."""
+    """Tokens per forward pass, the dial between memory and speed. Default: 512 on CPU, 16384 on CUDA."""
     lora_rank: int | None = None
     """Train a LoRA adapter of this rank; the reference is then the base model without it."""
     beta: float = 0.05
@@ -164,7 +164,7 @@ def resolve(config: OptimizeConfig, parameters: int, device: str) -> OptimizeCon
     return replace(
         config,
         learning_rate=config.learning_rate or (1e-4 if config.lora_rank else full),
-        tokens_per_row=config.tokens_per_row or (16384 if device == "cuda" else 1024),
+        tokens_per_row=config.tokens_per_row or (16384 if device == "cuda" else 512),
         save_every=config.save_every or max(1, config.steps // 20),
         loss=config.loss or ("grpo" if config.algorithm == "grpo" else "ppo"),
     )

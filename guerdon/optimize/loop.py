@@ -140,7 +140,7 @@ def optimize(
             clock.append(time.monotonic())
 
             with accelerator.autocast():
-                groups, budget = rollout.groups(), config.tokens_per_row or 1024
+                groups, budget = rollout.groups(), config.tokens_per_row or 512
                 if accelerator.mixed_precision != "no":  # what sampling computed is not what training computes
                     rollout = replace(rollout, behaviour=rollout.gather(policy.logprobs(groups, budget, config.temperature)))
                 base = rollout.gather(reference.logprobs(groups, budget, config.temperature))

@@ -160,7 +160,7 @@ def _accumulate(
 
     weights = torch.zeros(len(targets.used))
     weights[samples] = token_weights(lengths, WEIGHTING[config.loss or "ppo"], config.max_new_tokens, total)
-    rows = policy.rows(members or spare, config.tokens_per_row or 1024)
+    rows = policy.rows(members or spare, config.tokens_per_row or 512)
     turns = len(rows) if world == 1 else int(accelerator.gather(torch.tensor([len(rows)], device=device)).max())
     sums = torch.zeros(len(STATISTICS))
     for turn in range(turns):
