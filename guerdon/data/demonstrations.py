@@ -76,13 +76,18 @@ def _conversations(row: Row, form: Format | None) -> Iterator[Conversation]:
     if form is None:
         if any(name in row.data for name in _ANSWERS) and all(row.data.get(name) is None for name in _ANSWERS):
             raise Unusable("no answer")  # `guerdon optimize best-of-n` writes null where nothing could be scored
-        yield from conversations_of(row)
+        picked = isinstance(row.data.get("completion"), str)  # a row with the candidates it was picked from
+        yield from conversations_of(row._replace(data=_without(row.data, "completions")) if picked else row)
         return
-    comparison = form.convert({name: value for name, value in row.data.items() if name != "margin"})
+    comparison = form.convert(_without(row.data, "margin"))
     best = min(comparison.ranks)
     for conversation, rank in zip(comparison.conversations(), comparison.ranks, strict=True):
         if rank == best:
             yield conversation
+
+
+def _without(data: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if key != name}
 
 
 def _preference(row: Row) -> Format | None:
