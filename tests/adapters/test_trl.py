@@ -8,7 +8,7 @@ import logging
 import math
 
 import pytest
-from conftest import chat, tiny_config
+from conftest import chat
 
 from guerdon.adapters.source import conversation_of
 from guerdon.adapters.trl import reward_func, reward_funcs
@@ -18,8 +18,6 @@ from guerdon.optimize.verifiable import Length
 from guerdon.types import ConfigError, Score
 
 trl = pytest.importorskip("trl", reason="TRL is not installed; pip install trl==1.16.0")
-
-TEMPLATE = "{% for m in messages %}<s>{{ m['role'] }}\n{{ m['content'] }}</s>{% endfor %}{% if add_generation_prompt %}<s>assistant\n{% endif %}"
 
 
 class Letters:
@@ -112,22 +110,6 @@ def test_a_row_that_is_no_conversation_is_masked_and_not_shown_to_the_scorer():
     assert scorer.asked == [[tuple(chat("p", "ab"))]]
 
 
-@pytest.fixture(scope="module")
-def policy(make_tokenizer, tmp_path_factory):
-    """A folder with a random Qwen3-style language model of a few thousand weights, and its tokenizer."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    folder = tmp_path_factory.mktemp("policy")
-    tokenizer = make_tokenizer(bos_token="<s>", eos_token="</s>", pad_token="<pad>")
-    tokenizer.chat_template = TEMPLATE
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        AutoModelForCausalLM.from_config(tiny_config("qwen3", len(tokenizer))).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 def train(kind, policy, folder, functions, prompts, weights=None):
     """Two optimiser steps of 4 prompts with 4 completions each; the log history, the completions table and the weights."""
     from datasets import Dataset
@@ -156,9 +138,9 @@ CHATS = [chat(text) for text in PLAIN]
 
 @pytest.mark.parametrize("kind", ["grpo", "rloo"])
 @pytest.mark.parametrize("prompts", [PLAIN, CHATS], ids=["plain", "conversational"])
-def test_trl_trains_and_leaves_the_failed_row_out(kind, prompts, policy, tmp_path):
+def test_trl_trains_and_leaves_the_failed_row_out(kind, prompts, chat_policy, tmp_path):
     scorer = Letters(every=5)
-    made, logs, moved = train(kind, policy, tmp_path, reward_func(scorer, name="letters"), prompts)
+    made, logs, moved = train(kind, chat_policy, tmp_path, reward_func(scorer, name="letters"), prompts)
     assert len(logs) == 2
     assert moved > 0
     rewards, advantages = list(made._logs["rewards"]["letters"]), list(made._logs["advantages"])
@@ -182,9 +164,9 @@ def test_trl_trains_and_leaves_the_failed_row_out(kind, prompts, policy, tmp_pat
     assert shown[0]["content"] in PLAIN
 
 
-def test_trl_sums_several_functions_only_over_rows_that_all_could_score(policy, tmp_path):
+def test_trl_sums_several_functions_only_over_rows_that_all_could_score(chat_policy, tmp_path):
     functions = reward_funcs({"letters": Letters(every=3), "length": Length("words", 1, 2)})
-    made, _, moved = train("grpo", policy, tmp_path, functions, CHATS, weights=[1.0, 0.5])
+    made, _, moved = train("grpo", chat_policy, tmp_path, functions, CHATS, weights=[1.0, 0.5])
     letters, length = (list(made._logs["rewards"][name]) for name in ("letters", "length"))
     assert [math.isnan(a) for a in letters] == [math.isnan(b) for b in length]
     assert 0 < sum(map(math.isnan, letters)) < len(letters)
@@ -192,18 +174,18 @@ def test_trl_sums_several_functions_only_over_rows_that_all_could_score(policy, 
     assert moved > 0
 
 
-def test_trl_given_plain_functions_would_count_the_failed_part_as_nothing(policy, tmp_path):
+def test_trl_given_plain_functions_would_count_the_failed_part_as_nothing(chat_policy, tmp_path):
     """The trap that `reward_funcs` is there for: without it a failed row keeps the rest of its sum and is trained on."""
     functions = [reward_func(Letters(every=3), name="letters"), reward_func(Length("words", 9, 9), name="length")]
-    made, _, _ = train("grpo", policy, tmp_path, functions, CHATS)
+    made, _, _ = train("grpo", chat_policy, tmp_path, functions, CHATS)
     failed = [i for i, r in enumerate(made._logs["rewards"]["letters"]) if math.isnan(r)]
     assert any(made._logs["advantages"][i] != 0 for i in failed)
 
 
-def test_trl_with_a_server_that_is_down_changes_no_weight(policy, tmp_path, caplog):
+def test_trl_with_a_server_that_is_down_changes_no_weight(chat_policy, tmp_path, caplog):
     client = Client("http://127.0.0.1:9", retries=0, timeout=2)
     with caplog.at_level(logging.WARNING):
-        _, logs, moved = train("grpo", policy, tmp_path, reward_func(client), CHATS)
+        _, logs, moved = train("grpo", chat_policy, tmp_path, reward_func(client), CHATS)
     assert moved == 0
     assert all(log["guerdon/masked"] == 1.0 for log in logs)
     assert "cannot be reached" in caplog.text
