@@ -35,9 +35,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         self.roots = roots
 
     def find_spec(self, name, path=None, target=None):
-        return (
-            importlib.machinery.ModuleSpec(name, self, is_package=True) if name.split(".")[0] in self.roots else None
-        )
+        return importlib.machinery.ModuleSpec(name, self, is_package=True) if name.split(".")[0] in self.roots else None
 
     def create_module(self, spec):
         return _Mock(spec.name)

@@ -127,9 +127,7 @@ UNKNOWN = (chat("who knows?"), "nobody")
 
 @pytest.mark.parametrize("make", [manager_settings, function_settings])
 def test_rewards_reach_verl_with_their_parts(make, verl, tokenizer, chat_policy, answers):
-    outputs = run_worker(
-        make(chat_policy, reward=[answers, "length=words:1:3:0.5"]), batch(verl, tokenizer, ROWS)
-    )
+    outputs = run_worker(make(chat_policy, reward=[answers, "length=words:1:3:0.5"]), batch(verl, tokenizer, ROWS))
     assert [output["reward_score"] for output in outputs] == [1.0, -1.0]  # right; wrong and two words too long
     extras = [output["reward_extra_info"] for output in outputs]
     assert [(e["guerdon_reward"], e["guerdon_scored"], e["guerdon_answer"], e["guerdon_length"]) for e in extras] == [
@@ -209,7 +207,9 @@ def test_settings_that_cannot_be_used_are_named(chat_policy):
 def test_one_scorer_per_process_and_samples_are_scored_together(chat_policy, verl, tokenizer, answers):
     run_worker(manager_settings(chat_policy, reward=answers), batch(verl, tokenizer, ROWS))
     run_worker(function_settings(chat_policy, reward=[answers]), batch(verl, tokenizer, ROWS))
-    queues = {id(adapter._queue(adapter._key(reward), **options)) for reward, options in [(answers, {}), ([answers], {})]}
+    queues = {
+        id(adapter._queue(adapter._key(reward), **options)) for reward, options in [(answers, {}), ([answers], {})]
+    }
     assert len(queues) == 1
 
 
