@@ -23,6 +23,13 @@ COMMANDS = {
     "compare": ("compare", "compare models on the same comparisons: which differences are real, who shares a rank"),
     "benchmark": ("benchmark", "run a published benchmark by its official rule, on a model or a file of scores"),
     "score": ("score", "score prompts with one or many answers each, resumable, in constant memory"),
+    "optimize sft": ("sft", "fine-tune a policy on chosen answers or completions: something to start from"),
+    "optimize best-of-n": ("best_of_n", "sample or take n answers to each prompt and keep what the reward picks"),
+    "optimize rejection": (
+        "rejection",
+        "sample, keep what the reward picks, fine-tune on it; with a random-choice control",
+    ),
+    "optimize dpo": ("dpo", "fine-tune a policy on comparisons directly (DPO, through TRL)"),
     "diagnose probes": ("probes", "find what a reward model can be gamed with, by edits that need no model"),
     "diagnose overopt": ("overopt", "what optimising a reward does to gold, from a pool of scored answers"),
     "diagnose drift": ("drift", "say whether a policy's answers are still where the reward model was trained"),
@@ -83,7 +90,7 @@ def dispatch(args: list[str]) -> None:
         )
     module = importlib.import_module(f"guerdon.commands.{COMMANDS[name][0]}")
     command: Callable[..., Any] = getattr(module, COMMANDS[name][0])
-    if name == "train":  # its options come from a file as well
+    if hasattr(module, "parse"):  # its options come from a file as well
         command(module.parse(args[words:]))
         return
     tyro.cli(command, prog=f"guerdon {name}", args=args[words:])

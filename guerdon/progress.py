@@ -50,6 +50,27 @@ class TrainingBar(Watch):
         self.progress.stop()
 
 
+class StepBar:
+    """Watches a run by steps: loss, tokens/s, time left; what `note` makes of a row appears as a line above the bar."""
+
+    def __init__(self, text: str, note: Callable[[dict[str, Any]], str] = lambda row: "") -> None:
+        self.text, self.note = text, note
+        self.progress = _progress("loss {task.fields[loss]}  {task.fields[speed]}")
+
+    def start(self, steps: int, done: int) -> None:
+        self.task = self.progress.add_task(self.text, total=steps, completed=done, loss="-", speed="")
+        self.progress.start()
+
+    def step(self, row: dict[str, Any]) -> None:
+        speed = f"{row['tokens_per_s']:,.0f} tokens/s"
+        self.progress.update(self.task, completed=row["step"], loss=f"{row['loss']:.4f}", speed=speed)
+        if line := self.note(row):
+            self.progress.console.print(line)
+
+    def stop(self) -> None:
+        self.progress.stop()
+
+
 def accuracy_line(evaluation: dict[str, Any]) -> str:
     """Accuracy and its interval; a single prompt has none."""
     low, high = evaluation["accuracy_low"], evaluation["accuracy_high"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from guerdon import files
 from guerdon.types import ConfigError
@@ -13,6 +13,9 @@ from guerdon.types import ConfigError
 if TYPE_CHECKING:
     from guerdon.model.ensemble import Ensemble
     from guerdon.model.reward import RewardModel
+    from guerdon.optimize.rewards import Masked, WeightedSum
+
+Options = TypeVar("Options")
 
 
 def load_model(path: str, device: str | None, reward: str = "mean") -> RewardModel:
@@ -36,6 +39,36 @@ def load_scorer(path: str, device: str | None, reward: str = "mean") -> RewardMo
     from guerdon.model.ensemble import Ensemble
 
     return Ensemble([load_model(name, device) for name in paths], reward)
+
+
+def load_reward(texts: Sequence[str], device: str | None, rule: str = "mean", masked: Masked = "mask") -> WeightedSum:
+    """The reward that the command line spells, one text for each part (see docs/rewards.md); `rule` is for ensembles."""
+    from guerdon.optimize.reward_option import parse_rewards
+
+    return parse_rewards(texts, load=lambda path: load_scorer(path, device, rule), masked=masked)
+
+
+def parse_options(cls: type[Options], args: Sequence[str], prog: str, description: str) -> Options:
+    """Flags over the --config file over the defaults, for a frozen dataclass; with --resume, what the command leaves open is
+    taken from the run that is there.
+    """
+    import tyro
+
+    from guerdon import options
+
+    words, default = list(args), cls()
+    for position, word in enumerate(words):
+        if word == "--config" or word.startswith("--config="):
+            value, used = (word[9:], 1) if "=" in word else (" ".join(words[position + 1 : position + 2]), 2)
+            default, words = options.from_yaml(cls, value), words[:position] + words[position + used :]
+            break
+    else:
+        parts = [part for word in words for part in word.split("=", 1)]
+        if "--resume" in parts and "--output" in parts[:-1]:
+            saved = Path(parts[parts.index("--output") + 1]) / "config.yaml"
+            default = options.from_yaml(cls, saved) if saved.is_file() else default
+    found: Options = tyro.cli(cls, prog=prog, description=description, args=words, default=default)
+    return found
 
 
 def require_writable(*paths: str | None) -> None:

@@ -42,7 +42,7 @@ ALLOWED = {
     "adapters": {"types", "files", "model", "client", "optimize"},
     "progress": {"train"},
     "demo": {"types", "files", "data", "model", "evaluate", "train", "diagnose", "lab", "progress"},
-    "terminal": {"types", "files", "model", "progress"},
+    "terminal": {"types", "files", "options", "model", "progress", "optimize"},
     "commands": {
         "types",
         "files",

@@ -56,15 +56,24 @@ def load_prompts(paths: Sequence[str | os.PathLike[str]]) -> list[Conversation]:
     for path in paths:
         for row in stream(path):
             try:
-                prompt = _prompt(row.data) if row.data.get("prompt") is not None else conversations_of(row)[0][:-1]
-                if not prompt:
-                    raise DataError("holds no prompt; give a column `prompt`")
+                prompt = prompt_of(row)
             except (DataError, Unusable) as error:
                 raise DataError(f"{row.place}: {error}") from error
             found.setdefault(tuple((m["role"], m["content"]) for m in prompt), prompt)
     if not found:
         raise DataError(f"{', '.join(map(str, paths)) or 'no file'}: holds no prompt")
     return list(found.values())
+
+
+def prompt_of(row: Row) -> Conversation:
+    """The prompt of one row: its `prompt`, or what `conversations_of` finds without the answer.
+
+    Raises DataError or Unusable when there is none.
+    """
+    prompt = _prompt(row.data) if row.data.get("prompt") is not None else conversations_of(row)[0][:-1]
+    if not prompt:
+        raise DataError("holds no prompt; give a column `prompt`")
+    return prompt
 
 
 def conversations_of(row: Row) -> list[Conversation]:

@@ -58,6 +58,19 @@ def same_answer(given: str, expected: str) -> bool:
     return _words(given) == _words(expected)
 
 
+def canonical(text: str, wants_number: bool) -> str | None:
+    """One spelling for the final answer of `text`, equal for answers that are the same; None when it gives none.
+
+    The most literal reading that is a number, else, unless a number is wanted, the words of the first sentence.
+    """
+    readings = final_answers(text, wants_number)
+    exact = next((value for reading in readings if (value := number(reading)) is not None), None)
+    if exact is not None:
+        return str(exact)
+    words = _words(readings[1] if len(readings) > 1 else readings[0]) if readings and not wants_number else ""
+    return words or None
+
+
 def number(text: str) -> Fraction | None:
     """The exact value of a text that is a number and nothing else but currency, percent and final full stop; else None."""
     plain = _plain(text).strip().strip("$").removesuffix("%").strip().removesuffix(".")

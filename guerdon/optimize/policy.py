@@ -80,6 +80,8 @@ class Policy(nn.Module):
         if len(tokenizer) > net.get_input_embeddings().weight.shape[0]:
             net.resize_token_embeddings(len(tokenizer))
         net.config.pad_token_id = tokenizer.pad_token_id
+        if net.generation_config.eos_token_id is None:  # whoever loads the saved folder must see answers end as well
+            net.generation_config.eos_token_id = tokenizer.eos_token_id
         if lora_rank:
             net = with_lora(net, lora_rank, seed)
         net.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
