@@ -120,6 +120,7 @@ class Queue:
                     batch.append(self._waiting.get(timeout=self.wait))
                 except queue.Empty:
                     break
+            batch = [(row, future) for row, future in batch if future.set_running_or_notify_cancel()]
             try:
                 scores = score_rows(self.scorer, [row for row, _ in batch])
             except BaseException as error:
@@ -127,5 +128,4 @@ class Queue:
                     future.set_exception(error)
                 continue
             for (_, future), score in zip(batch, scores, strict=True):
-                if future.set_running_or_notify_cancel():
-                    future.set_result(score)
+                future.set_result(score)

@@ -193,7 +193,7 @@ def test_a_sample_whose_prompt_is_not_given_says_what_to_do(verl, tokenizer, cha
     with pytest.raises(ScoringError, match="extra_info holds no prompt; add it to the data as prompt or question"):
         run_worker(function_settings(chat_policy, reward=answers), data)
     data.non_tensor_batch.pop("raw_prompt")
-    with pytest.raises(ScoringError, match="set data.return_raw_chat=True"):
+    with pytest.raises(ScoringError, match=r"set data\.return_raw_chat=True"):
         run_worker(manager_settings(chat_policy, reward=answers), data)
 
 
