@@ -24,6 +24,9 @@ COMMANDS = {
     "benchmark": ("benchmark", "run a published benchmark by its official rule, on a model or a file of scores"),
     "score": ("score", "score prompts with one or many answers each, resumable, in constant memory"),
     "optimize sft": ("sft", "fine-tune a policy on chosen answers or completions: something to start from"),
+    "optimize ppo": ("ppo", "train a policy against the frozen reward by PPO, watched for over-optimisation"),
+    "optimize rloo": ("rloo", "the same by REINFORCE with a leave-one-out baseline"),
+    "optimize grpo": ("grpo", "the same by group-relative advantages, with Dr. GRPO, DAPO and GSPO as losses"),
     "optimize best-of-n": ("best_of_n", "sample or take n answers to each prompt and keep what the reward picks"),
     "optimize rejection": (
         "rejection",

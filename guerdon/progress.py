@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from guerdon.optimize.watch import Watch as RunWatch
 from guerdon.train.metrics import Watch
 
 
@@ -69,6 +70,48 @@ class StepBar:
 
     def stop(self) -> None:
         self.progress.stop()
+
+
+class OptimizeBar(RunWatch):
+    """Watches `optimize`: steps, reward, held-out, KL, length, status, speed, time left; what the monitor says when it changes
+    its mind appears as a line above the bar.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text, self.status = text, "ok"
+        self.progress = _progress(
+            "reward {task.fields[reward]}  held-out {task.fields[held]}  KL {task.fields[kl]} nats  "
+            "{task.fields[length]} tokens  {task.fields[status]}  {task.fields[speed]}"
+        )
+
+    def start(self, steps: int, done: int) -> None:
+        empty: dict[str, Any] = dict.fromkeys(("reward", "held", "kl", "length", "status"), "-")
+        self.task = self.progress.add_task(self.text, total=steps, completed=done, speed="", **empty)
+        self.progress.start()
+
+    def step(self, row: dict[str, Any]) -> None:
+        self.progress.update(
+            self.task,
+            completed=row["step"],
+            reward=number(row["proxy"]),
+            held=number(row["held_out"]),
+            kl=number(row["kl"], 2),
+            length=number(row["length"], 0),
+            status=row["status"] + (f" {row['masked']} masked" if row["masked"] else ""),
+            speed=f"{row['samples_per_s']:.1f} samples/s {row['tokens_per_s']:,.0f} tokens/s",
+        )
+        if row["status"] != self.status:
+            self.status = row["status"]
+            line = f"step {row['step']}: monitor says {self.status}: {row['reason']}"
+            self.progress.console.print(line, markup=False)
+
+    def stop(self) -> None:
+        self.progress.stop()
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number to show, or a dash for one that was not measured."""
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def accuracy_line(evaluation: dict[str, Any]) -> str:

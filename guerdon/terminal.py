@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from guerdon import files
-from guerdon.types import ConfigError
+from guerdon.types import ConfigError, GuerdonError
 
 if TYPE_CHECKING:
     from guerdon.model.ensemble import Ensemble
@@ -69,6 +69,19 @@ def parse_options(cls: type[Options], args: Sequence[str], prog: str, descriptio
             default = options.from_yaml(cls, saved) if saved.is_file() else default
     found: Options = tyro.cli(cls, prog=prog, description=description, args=words, default=default)
     return found
+
+
+@contextmanager
+def run_folder(path: str) -> Iterator[None]:
+    """A folder that did not exist before a run is taken away again when the run ends with an error and left it empty."""
+    is_new = bool(path) and not Path(path).exists()
+    try:
+        yield
+    except GuerdonError:
+        if is_new:
+            with suppress(OSError):
+                Path(path).rmdir()
+        raise
 
 
 def require_writable(*paths: str | None) -> None:

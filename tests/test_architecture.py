@@ -40,7 +40,7 @@ ALLOWED = {
         "lab",  # its gold reward can be optimised, or watched
     },
     "adapters": {"types", "files", "model", "client", "optimize"},
-    "progress": {"train"},
+    "progress": {"train", "optimize"},
     "demo": {"types", "files", "data", "model", "evaluate", "train", "diagnose", "lab", "progress"},
     "terminal": {"types", "files", "options", "model", "progress", "optimize"},
     "commands": {

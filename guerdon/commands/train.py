@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import tyro
-
+from guerdon.terminal import parse_options, run_folder
 from guerdon.types import GuerdonError
 
 
@@ -20,16 +18,12 @@ def train(config: Any) -> None:
     def say(line: str) -> None:
         print(line, flush=True)
 
-    bar, is_new = TrainingBar(), bool(config.output) and not Path(config.output).exists()
-    try:
-        result = fit(config, say=say, watch=bar)
-    except GuerdonError:
-        if is_new:
-            with suppress(OSError):
-                Path(config.output).rmdir()  # a run that never started leaves no empty folder
-        raise
-    finally:
-        bar.stop()  # also on an error, or its message would be drawn over
+    bar = TrainingBar()
+    with run_folder(config.output):
+        try:
+            result = fit(config, say=say, watch=bar)
+        finally:
+            bar.stop()  # also on an error, or its message would be drawn over
     if not result.is_main_process:
         return
     e = result.evaluation
@@ -56,33 +50,12 @@ def _write_report(run: Path, probes: int, say: Callable[[str], None]) -> None:
 
 def parse(args: list[str]) -> Any:
     """Flags over the --config file over the defaults; all three use the same names."""
-    from guerdon.train.config import TrainConfig, from_yaml
+    from guerdon.train.config import TrainConfig
 
-    default = TrainConfig()
-    for position, word in enumerate(args):
-        if word == "--config" or word.startswith("--config="):
-            value, used = (word[9:], 1) if "=" in word else (args[position + 1] if position + 1 < len(args) else "", 2)
-            default, args = from_yaml(value), args[:position] + args[position + used :]
-            break
-    else:
-        default = _started(args) or default
-    return tyro.cli(
+    return parse_options(
         TrainConfig,
-        prog="guerdon train",
-        description="Train a reward model on comparisons. --config FILE reads any of these options from a YAML file; "
+        args,
+        "guerdon train",
+        "Train a reward model on comparisons. --config FILE reads any of these options from a YAML file; "
         "flags on the command line win over it.",
-        args=args,
-        default=default,
     )
-
-
-def _started(args: list[str]) -> Any:
-    """With --resume, the options of the run that is there: what the command leaves open is taken from them."""
-    from guerdon.train.config import from_yaml
-
-    words = [part for word in args for part in word.split("=", 1)]
-    if "--resume" in words and "--output" in words[:-1]:
-        saved = Path(words[words.index("--output") + 1]) / "config.yaml"
-        if saved.is_file():
-            return from_yaml(saved)
-    return None

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from guerdon import options
+from guerdon.aggregate import parse_rule
 from guerdon.optimize.generate import Sampling
 from guerdon.optimize.kl import Estimator
 from guerdon.options import flag
@@ -26,7 +29,7 @@ _NOT_NEGATIVE = ("beta", "kl_gain", "warmup", "max_grad_norm", "clip", "value_cl
 class OptimizeConfig:
     """How to optimise a policy against a reward."""
 
-    algorithm: Algorithm = "ppo"
+    algorithm: Annotated[Algorithm, tyro.conf.Fixed, tyro.conf.Suppress] = "ppo"
     """ppo: value model and GAE; rloo: the mean of a prompt's other samples; grpo: mean and deviation of its samples."""
     policy: str = ""
     """What to start from, a causal language model: folder or hub id. Frozen, it is also the reference."""
@@ -37,6 +40,8 @@ class OptimizeConfig:
     (docs/rewards.md)."""
     held_out: tuple[str, ...] = ()
     """A reward that is watched and never optimised: a second reward model, an ensemble, `lab-gold`. Spelt as `reward`."""
+    reward_rule: str = "mean"
+    """What an ensemble in `reward` is worth: mean, min, mean-std:K, mean-var:K or quantile:Q (docs/ensemble.md)."""
     output: str = ""
     """Run folder: config.yaml, metrics.jsonl, samples.jsonl, policy/, monitor.json, to_label.jsonl, run.json."""
     steps: int = 100
@@ -108,8 +113,9 @@ class OptimizeConfig:
     """Samples of each step that the held-out reward scores; the monitor works from these."""
     on_overopt: Literal["warn", "stop", "rollback"] = "warn"
     """What happens when the monitor says stop: nothing but a line, the end, or the end with the best earlier policy."""
-    reward_failures: Literal["mask", "stop"] = "mask"
-    """A completion without a reward is left out of the step, or ends the run. It never counts as 0."""
+    reward_failures: Literal["mask", "wait", "stop"] = "mask"
+    """A completion without a reward is left out of the step, or ends the run. It never counts as 0. `wait` asks a server that
+    does not answer again, for up to half an hour, and then ends the run."""
     drift_data: tuple[str, ...] = ()
     """Comparisons the reward model was trained on: the drift of the policy's answers is measured against them."""
     seed: int = 0
@@ -136,6 +142,7 @@ class OptimizeConfig:
                 raise ConfigError(f"{flag(name)} must be 0 or greater, got {value}")
         if self.algorithm != "ppo" and self.samples_per_prompt < 2:
             raise ConfigError(f"--samples-per-prompt must be at least 2 for {self.algorithm}: the others are the baseline")
+        parse_rule(self.reward_rule)
         if self.minibatches > self.prompts_per_step:
             raise ConfigError("--minibatches must not be more than --prompts-per-step: a prompt's samples stay together")
         if self.on_overopt != "warn" and not self.held_out:

@@ -9,6 +9,7 @@ alone, so a run that is killed and resumed is the run that was not.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import random
 import time
@@ -24,7 +25,7 @@ from accelerate.utils import DistributedType, gather_object
 
 from guerdon.data.read import load
 from guerdon.data.rows import load_prompts
-from guerdon.diagnose.monitor import Monitor, Observation, Settings, Verdict
+from guerdon.diagnose.monitor import Monitor, Settings, Verdict
 from guerdon.diagnose.novelty import Novelty
 from guerdon.files import write_json, write_text
 from guerdon.model.tree import Ids
@@ -38,24 +39,12 @@ from guerdon.optimize.run_folder import RunFolder, prepare_output
 from guerdon.optimize.step_record import StepRecord, merge, metrics_row, sample_rows
 from guerdon.optimize.update import Learner, make_targets, update
 from guerdon.optimize.value import ValueModel, from_policy, from_reward
+from guerdon.optimize.watch import Watch as Watch
 from guerdon.options import to_yaml
 from guerdon.types import ConfigError, Conversation, Score, Scorer, TrainingError
 
 DRIFT_ROWS = 512  # training conversations that drift is measured against
 BLIND_STEPS = 3  # steps in a row without a single reward that end a run
-
-
-class Watch:
-    """Follows a run from outside; the command line draws a progress bar with one. This one looks away."""
-
-    def start(self, steps: int, done: int) -> None:
-        """Called once, with the number of steps and how many an earlier run has done."""
-
-    def step(self, row: dict[str, Any]) -> None:
-        """Called with each row of metrics.jsonl."""
-
-    def stop(self) -> None:
-        """Called when the last step is done, or the run ends with an error."""
 
 
 @dataclass(frozen=True)
@@ -234,6 +223,7 @@ def _complete(output: Path) -> OptimizeResult:
 
 def _accelerator(config: OptimizeConfig) -> Accelerator:
     """Accelerate with the run's precision. Raises ConfigError for FSDP, under which a policy cannot generate."""
+    logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)  # that tied weights are saved once is no news
     has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     bf16 = config.precision == "bf16" or (config.precision == "auto" and has_bf16)
     try:
