@@ -51,6 +51,7 @@ ALLOWED = {
         "evaluate",
         "train",
         "diagnose",
+        "client",
         "optimize",
         "progress",
         "demo",

@@ -109,7 +109,8 @@ def sequence_log_ratio(log_ratio: Tensor, sample: Tensor) -> Tensor:
     """
     _, number, count = torch.unique_consecutive(sample, return_inverse=True, return_counts=True)
     sums = log_ratio.detach().new_zeros(len(count)).index_add(0, number, log_ratio.detach())
-    return (sums / count)[number] + log_ratio - log_ratio.detach()
+    mean: Tensor = (sums / count)[number]
+    return mean + log_ratio - log_ratio.detach()
 
 
 def token_weights(lengths: Tensor, how: Weighting, max_new_tokens: int, total: Reduce = lambda sums: sums) -> Tensor:
@@ -123,9 +124,9 @@ def token_weights(lengths: Tensor, how: Weighting, max_new_tokens: int, total: R
     """
     lengths = lengths.float()
     n, tokens = total(torch.stack([torch.ones_like(lengths).sum(), lengths.sum()]))
-    if how == "sequence":
-        return 1 / (lengths * n)
-    return torch.ones_like(lengths) / (tokens if how == "token" else n * max_new_tokens)
+    share = {"sequence": lengths * n, "token": tokens.expand_as(lengths), "constant": (n * max_new_tokens).expand_as(lengths)}
+    weights: Tensor = 1 / share[how]
+    return weights
 
 
 def value_loss(values: Tensor, old: Tensor, returns: Tensor, clip: float) -> tuple[Tensor, Tensor]:

@@ -236,7 +236,7 @@ def _logits(policy: Policy, row: TokenRow) -> Tensor:
 def by_sample(row: TokenRow, values: Tensor) -> dict[int, Tensor]:
     """The values (n,) of a row's tokens, apart for each sample."""
     samples, counts = torch.unique_consecutive(row.sample, return_counts=True)
-    return dict(zip(samples.tolist(), values.split(counts.tolist()), strict=True))
+    return dict(zip(samples.tolist(), torch.split(values, counts.tolist()), strict=True))
 
 
 def with_lora(net: Any, rank: int, seed: int) -> PeftModel:
@@ -244,7 +244,7 @@ def with_lora(net: Any, rank: int, seed: int) -> PeftModel:
     lora = LoraConfig(task_type=TaskType.CAUSAL_LM, r=rank, lora_alpha=2 * rank, target_modules="all-linear")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return get_peft_model(net, lora)  # type: ignore[no-any-return]
+        return get_peft_model(net, lora)
 
 
 @contextmanager

@@ -170,7 +170,7 @@ def _accumulate(
             loss, statistics = _row_loss(learner, row.to(device), weight.to(device), targets, beta, step, config)
             accelerator.backward(loss * world)  # gradients are averaged over processes
         sums += statistics.cpu()
-    return total(sums).tolist()  # type: ignore[no-any-return]
+    return total(sums).tolist()
 
 
 def _row_loss(
