@@ -7,12 +7,14 @@ BIN := $(VENV)/bin
 
 setup: $(VENV)/.installed
 
-# torch goes first and pinned: a free resolver would fetch several gigabytes of CUDA wheels.
-$(VENV)/.installed: pyproject.toml constraints.txt
+# torch goes first and pinned: a free resolver would fetch several gigabytes of CUDA wheels. The last step adds the published
+# code of other trainers, for the tests of the adapters only; it is not on the import path of anything else.
+$(VENV)/.installed: pyproject.toml constraints.txt tests/adapters/consumers.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/consumers -r tests/adapters/consumers.txt
 	touch $@
 
 demo: setup

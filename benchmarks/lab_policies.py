@@ -32,11 +32,9 @@ from guerdon.train.loop import fit
 from guerdon.types import Comparison
 
 NEW_TOKENS = 96
-LENGTH_BIAS = 4.0
-RATERS = {
-    "fair": (Rater("fair", skill=12.0),),
-    "biased": (Rater("biased", skill=12.0, length_bias=LENGTH_BIAS),),
-}
+ANSWERS = 4  # to each judged prompt, ranked
+LENGTH_BIAS = 1.5
+RATERS = {"fair": Rater("fair", skill=20.0), "biased": Rater("biased", skill=20.0, length_bias=LENGTH_BIAS)}
 SHARE_WRITTEN = 0.3  # of the judged answers are by the lab's writers, the rest by the policy
 
 
@@ -51,8 +49,8 @@ def make_policy(folder: Path, steps: int = 1500) -> Path:
 
 def make_prompts(folder: Path) -> dict[str, Path]:
     """Disjoint prompts: to collect judgements on, to optimise on, to check on."""
-    texts = prompts(9000, 7)
-    parts = {"judged": texts[:4000], "train": texts[4000:8000], "check": texts[8000:]}
+    texts = prompts(11_000, 7)
+    parts = {"judged": texts[:6000], "train": texts[6000:10_000], "check": texts[10_000:]}
     for name, part in parts.items():
         if not (folder / f"{name}.jsonl").is_file():
             write_text(folder / f"{name}.jsonl", "".join(json.dumps({"prompt": text}) + "\n" for text in part))
@@ -71,26 +69,27 @@ def sample(policy: Policy, asked: list[str], n: int, seed: int) -> list[list[str
 
 
 def make_answers(folder: Path) -> list[tuple[str, list[str]]]:
-    """Two answers by the policy or the writers to each judged prompt."""
+    """Answers by the policy or the writers to each judged prompt."""
     path = folder / "answers.jsonl"
     if not path.is_file():
         asked, rng = read_prompts(folder / "judged.jsonl"), random.Random("answers")
-        drawn = sample(Policy.load(folder / "policy"), asked, 2, 11)
+        drawn = sample(Policy.load(folder / "policy"), asked, ANSWERS, 11)
         rows = []
-        for text, pair in zip(asked, drawn, strict=True):
-            answers = [rng.choice(WRITERS).write(text, rng) if rng.random() < SHARE_WRITTEN else a for a in pair]
+        for text, group in zip(asked, drawn, strict=True):
+            answers = [rng.choice(WRITERS).write(text, rng) if rng.random() < SHARE_WRITTEN else a for a in group]
             rows.append({"prompt": text, "answers": answers})
         write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [(row["prompt"], row["answers"]) for row in rows]
 
 
-def make_reward(folder: Path, name: str, epochs: float = 3.0) -> Path:
+def make_reward(folder: Path, name: str, epochs: float = 1.5) -> Path:
     """A reward model for one kind of rater."""
     rng, rows = random.Random(f"judge {name}"), []
     for i, (text, answers) in enumerate(make_answers(folder)):
-        if answers[0] != answers[1]:
-            judged = rng.choice(RATERS[name]).rank(text, answers, rng)
+        answers = list(dict.fromkeys(answers))
+        if len(answers) > 1:
+            judged = RATERS[name].rank(text, answers, rng)
             completions = tuple(({"role": "assistant", "content": answer},) for answer in answers)
             rows.append(Comparison(({"role": "user", "content": text},), completions, judged.ranks, id=f"{name}-{i}"))
     write_jsonl(folder / f"{name}.jsonl", rows)
@@ -103,19 +102,19 @@ def make_reward(folder: Path, name: str, epochs: float = 3.0) -> Path:
     return folder / name / "model"
 
 
-def make_all(folder: Path) -> None:
+def make_all(folder: Path, names: list[str]) -> None:
     started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     make_policy(folder)
     make_prompts(folder)
     answers = make_answers(folder)
-    mean = sum(gold(text, answer) for text, pair in answers for answer in pair) / (2 * len(answers))
+    mean = sum(gold(text, answer) for text, group in answers for answer in group) / (ANSWERS * len(answers))
     print(f"answers to judge: mean gold {mean:.3f}; {time.monotonic() - started:.0f} s", flush=True)
-    for name in RATERS:
+    for name in names or RATERS:
         make_reward(folder, name)
         print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    make_all(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/lab"))
+    make_all(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/lab"), sys.argv[2:])

@@ -43,7 +43,7 @@ class _Failure:
 _Outcome = list[Score] | _Failure
 
 
-@dataclass
+@dataclass(eq=False)
 class Client:
     """A reward server. Safe to use from several threads and event loops; connections are kept and reused.
 

@@ -1,4 +1,4 @@
-"""The whole path on the lab's simulated world, offline: raters -> check -> train -> evaluate -> score -> report.
+"""The whole path on the lab's simulated world, offline: raters -> check -> train -> evaluate -> score -> optimise -> report.
 
 Every step goes through the same functions as its command, and leaves files that the commands read. What the demo adds is
 the truth: the lab's gold reward, and the best accuracy that its raters' noise allows.
@@ -22,6 +22,7 @@ from guerdon.data.check import check
 from guerdon.data.read import load
 from guerdon.data.rows import stream_conversations
 from guerdon.data.write import write_jsonl
+from guerdon.demo_policy import PolicySize, optimise, pick_the_best, policy_page, start_policy
 from guerdon.diagnose.mistakes import worst_mistakes
 from guerdon.diagnose.report import write_report
 from guerdon.evaluate.metrics import evaluate
@@ -55,6 +56,7 @@ class Size:
     pretraining_texts: int = 6000
     pretraining_steps: int = 250
     epochs: float = 2.0
+    policy: PolicySize = PolicySize()
 
 
 def run(output: Path, seed: int = 0, size: Size | None = None) -> Path:
@@ -113,8 +115,20 @@ def run(output: Path, seed: int = 0, size: Size | None = None) -> Path:
         score_file(model, rows, output / "scores.jsonl", source=identity, progress=False)
         say(_best_of_n(output))
 
+    with _step(console, 7, f"a policy: guerdon optimize sft --policy {output}/base --data {output}/train.jsonl ..."):
+        policy = start_policy(output, seed, size.policy, say)
+
+    with _step(console, 8, f"best of n: guerdon optimize best-of-n --policy {output}/sft/policy --reward {output}/run/model ..."):
+        pick_the_best(output, policy, asked, seed, size.policy, say)
+
+    with _step(console, 9, f"optimise: guerdon optimize ppo --reward {output}/run/model --held-out lab-gold --beta 0.05 ..."):
+        held = optimise(output, policy, asked, seed, size.policy, with_kl=True, say=say)
+
+    with _step(console, 10, "and without KL: the same with --beta 0, to see what a reward model is when nothing holds it"):
+        free = optimise(output, policy, asked, seed, size.policy, with_kl=False, say=say)
+
     report = output / "report.html"
-    with _step(console, 7, "report"):
+    with _step(console, 11, "report"):
         metrics = [json.loads(line) for line in (output / "run" / "metrics.jsonl").read_text().splitlines()]
         assert model.contract is not None
         facts = {
@@ -135,7 +149,8 @@ def run(output: Path, seed: int = 0, size: Size | None = None) -> Path:
             examples=worst_mistakes(table, test),
             facts=facts,
         )
-    say(f"\ndone in {time.monotonic() - started:.0f} s: open [bold]{report}[/bold]")
+        page = policy_page(output, [held, free])
+    say(f"\ndone in {time.monotonic() - started:.0f} s: open [bold]{report}[/bold] and [bold]{page}[/bold]")
     return report
 
 

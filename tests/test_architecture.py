@@ -41,7 +41,8 @@ ALLOWED = {
     },
     "adapters": {"types", "files", "model", "client", "optimize"},
     "progress": {"train", "optimize"},
-    "demo": {"types", "files", "data", "model", "evaluate", "train", "diagnose", "lab", "progress"},
+    "demo": {"types", "files", "data", "model", "evaluate", "train", "diagnose", "lab", "progress", "demo_policy"},
+    "demo_policy": {"types", "files", "model", "evaluate", "optimize", "diagnose", "lab", "progress"},
     "terminal": {"types", "files", "options", "model", "progress", "optimize"},
     "commands": {
         "types",

@@ -21,6 +21,7 @@ import numpy as np
 
 from guerdon.diagnose.kl_fits import Fit, fit_reinforcement
 from guerdon.diagnose.monitor_evidence import (
+    KINDS,
     STARTING,
     Evidence,
     Looks,
@@ -28,6 +29,7 @@ from guerdon.diagnose.monitor_evidence import (
     best_look,
     smooth,
     weigh,
+    width_of,
     within_prompts,
 )
 from guerdon.diagnose.monitor_text import explain
@@ -49,18 +51,22 @@ class Settings:
     steps      planned length of the run, in steps that have held-out scores; a longer run is looked at more often, so its
                thresholds are higher
     rules      what counts as a fall and as a stall
-    stop_fall, stop_stall, stop_turn   thresholds of evidence; None takes those calibrated for `steps`
-    warn       the same for a warning, all three kinds
+    stop       kind of evidence -> threshold that takes the place of the calibrated one
+    warn       share of its threshold at which evidence is a warning
+    alert      share of its threshold at which more held-out scores are asked for
+    budget     held-out scores per step that the run can afford at all times
+    boost      times the budget that is asked for once there is an alert
     slack      standard errors of held-out that `best_step` may give away to be earlier
     far        standard deviations that count as far, for signals without held-out scores
     """
 
     steps: int = 250
     rules: Rules = field(default_factory=Rules)
-    stop_fall: float | None = None
-    stop_stall: float | None = None
-    stop_turn: float | None = None
-    warn: float = 2.5
+    stop: Mapping[str, float] = field(default_factory=dict)
+    warn: float = 0.75
+    alert: float = 0.45
+    budget: int = 48
+    boost: int = 4
     slack: float = 0.5
     far: float = 6.0
 
@@ -105,6 +111,8 @@ class Verdict:
     peak_kl    KL at the peak of the fitted curve, nats; None when it must not be read
     fit        Gao's curve fitted so far, with its reason for refusing; None before there are enough points
     evidence   kind -> standardised evidence now
+    wanted     held-out scores to give to the next observation: `Settings.budget`, or `boost` times it after an alert; more
+               or fewer (or none) are no error, only a slower or faster test
     stopped_at first step with `stop`, or None
     warned_at  first step with `warn` or `stop`, or None
     """
@@ -119,6 +127,7 @@ class Verdict:
     peak_kl: float | None = None
     fit: Fit | None = None
     evidence: Mapping[str, float] = field(default_factory=dict)
+    wanted: int = 0
     stopped_at: int | None = None
     warned_at: int | None = None
 
@@ -177,12 +186,12 @@ class Monitor:
             status: Status = "warn" if shifts else "ok"
             reason = explain(status, None, {}, shifts, is_blind=not scored)
             self._note(status, step, reason)
-            return Verdict(status, reason, step, warned_at=self._warned_at)
+            return Verdict(status, reason, step, wanted=self.settings.budget, warned_at=self._warned_at)
         looks = _looks(scored)
         found = weigh(looks, self.settings.rules)
         curve = _summary(looks, found, self.settings.slack)
-        evidence = {kind: float(getattr(found, kind)) for kind in ("fall", "stall", "turn")}
-        status, kind = _decide(evidence, self.settings, bool(shifts))
+        evidence = {kind: float(getattr(found, kind)) for kind in KINDS}
+        status, kind, share = _decide(evidence, self.settings, bool(shifts))
         reason = explain(status, kind, curve, shifts)
         self._note(status, step, reason)
         if self._stopped_at is not None:
@@ -199,6 +208,7 @@ class Monitor:
             peak_kl=None if fit is None or fit.refusal else fit.peak_kl,
             fit=fit,
             evidence=evidence,
+            wanted=self.settings.budget * (self.settings.boost if share >= self.settings.alert else 1),
             stopped_at=self._stopped_at,
             warned_at=self._warned_at,
         )
@@ -210,10 +220,13 @@ class Monitor:
             self._stopped_at, self._stop_reason = step, reason
 
 
+CALIBRATED = {"fall": 4.0, "stall": 4.1, "turn": 3.5, "joint": 3.5}  # for 200 looks; benchmarks/monitor_simulation.md
+
+
 def thresholds(settings: Settings) -> dict[str, float]:
     """Evidence at which each kind stops a run of `settings.steps` looks."""
-    given = {"fall": settings.stop_fall, "stall": settings.stop_stall, "turn": settings.stop_turn}
-    return {kind: 4.2 if value is None else value for kind, value in given.items()}
+    more = 0.15 * math.log2(settings.steps / 200)
+    return {kind: value + more for kind, value in CALIBRATED.items()} | dict(settings.stop)
 
 
 def far_signals(rows: Sequence[Mapping[str, Any]], far: float) -> dict[str, float]:
@@ -240,22 +253,19 @@ def far_signals(rows: Sequence[Mapping[str, Any]], far: float) -> dict[str, floa
     return shifts
 
 
-def _decide(evidence: Mapping[str, float], settings: Settings, is_far: bool) -> tuple[Status, str | None]:
-    """Status, and the kind of evidence that it rests on."""
+def _decide(evidence: Mapping[str, float], settings: Settings, is_far: bool) -> tuple[Status, str | None, float]:
+    """Status, the kind of evidence that it rests on, and the largest share of a threshold."""
     limits = thresholds(settings)
-    strongest = max(evidence, key=lambda kind: evidence[kind] - limits[kind])
-    if evidence[strongest] >= limits[strongest]:
-        return "stop", strongest
-    strongest = max(evidence, key=lambda kind: evidence[kind])
-    if evidence[strongest] >= settings.warn:
-        return "warn", strongest
-    return ("warn", None) if is_far else ("ok", None)
+    strongest = max(evidence, key=lambda kind: evidence[kind] / limits[kind])
+    share = evidence[strongest] / limits[strongest]
+    if share >= settings.warn:
+        return ("stop" if share >= 1 else "warn"), strongest, share
+    return ("warn" if is_far else "ok"), None, share
 
 
 def _summary(looks: Looks, found: Evidence, slack: float) -> dict[str, float]:
     """Best look, gain and loss with its interval, from the smoothed curve of held-out."""
-    width = min(max(looks.count / 12, 2.0), 8.0)
-    curve, support = smooth(looks, width)
+    curve, support = smooth(looks, width_of(looks.count))
     noise = float(found.noise)
     best = best_look(curve, np.sqrt(noise / support), slack)
     recent = looks.n[-8:]

@@ -11,10 +11,12 @@ since E as a share of its rise until E:
     stall   pace x (g_E - g_0) - (g_C - g_E)              held-out gained less than `pace` of what its early rate promises
     turn    minus the covariance of held-out and proxy    of the answers to one prompt the reward prefers the worse ones
             within prompts, over the last b looks
+    joint   (stall + turn) / sqrt(2), the same b          both at once: neither need be plain alone
 
-The first two are linear in window means, so their standard errors are known. The third sees a fall before it is one: a
+The first two are linear in window means, so their standard errors are known. The third can see a fall before it is one: a
 policy that moves along its reward changes mean gold at the rate cov(gold, proxy) / var(proxy) of its own answers (the
-derivative of an exponential tilt, which is what KL-regularised optimisation converges to).
+derivative of an exponential tilt of the policy by the reward). An optimiser that rescales its steps does not follow that
+rate exactly, and a habit that is rare in the samples does not show in it, so it is never asked alone.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ CURRENT = (4, 8, 16, 32)  # looks in the current window
 EARLIER = (8, 16, 32)  # looks in the earlier window
 STARTING = 4  # looks that make up the start
 PRIOR = 10  # looks that the spread within a step counts for in the noise
+GAINED = 2.0  # standard errors by which held-out must have gained before it can stall
 FEWEST_GROUPS = 24  # prompts with two or more scored answers before their order is read
 
 
@@ -70,13 +73,15 @@ class Rules:
     """What counts as a fall and as a stall; all shares, without unit.
 
     tolerance  fall that is let pass, as a share of the gain until the earlier window
+    rising     least x for a fall: the proxy must have gone on rising
     pace       share of its early rate that held-out must keep, or it no longer follows
     further    least x over which that is asked
     """
 
     tolerance: float = 0.03
-    pace: float = 0.3
-    further: float = 0.3
+    rising: float = 0.05
+    pace: float = 0.4
+    further: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,11 @@ class Evidence:
     fall: Floats
     stall: Floats
     turn: Floats
+    joint: Floats
     noise: Floats
+
+
+KINDS = ("fall", "stall", "turn", "joint")
 
 
 def noise_variance(looks: Looks) -> Floats:
@@ -109,50 +118,56 @@ def noise_variance(looks: Looks) -> Floats:
 def weigh(looks: Looks, rules: Rules) -> Evidence:
     """Evidence at the last look."""
     noise = noise_variance(looks)
-    shape = looks.n.shape[:-1]
-    fall, stall = np.full(shape, -np.inf), np.full(shape, -np.inf)
-    if looks.count < STARTING + CURRENT[0]:
-        return Evidence(fall, stall, fall, noise)
-    sums = [_sums(part) for part in (looks.n, looks.n * looks.mean, looks.n * looks.proxy, looks.n * looks.kl)]
-    start = _window(sums, np.array([STARTING]), STARTING)
-    for b in CURRENT:
-        for a in EARLIER:
-            ends = np.arange(looks.count - b, a - 1, -(a // 4))
-            if not len(ends):
-                continue
-            now = _window(sums, np.array([looks.count]), b)
-            fallen, stalled = _contrasts(start, _window(sums, ends, a), now, noise[..., None], rules)
-            fall, stall = np.maximum(fall, fallen.max(-1)), np.maximum(stall, stalled.max(-1))
-    return Evidence(fall, stall, _turn(looks), noise)
+    fall, stall, turn, joint = (np.full(looks.n.shape[:-1], -np.inf) for _ in KINDS)
+    if looks.count >= STARTING + CURRENT[0]:
+        sums = [_sums(part) for part in (looks.n, looks.n * looks.mean, looks.n * looks.proxy, looks.n * looks.kl)]
+        for b in CURRENT:
+            fallen, stalled = _levels(sums, b, noise[..., None], rules)
+            turned = _turn(looks, b)
+            fall, stall, turn = np.maximum(fall, fallen), np.maximum(stall, stalled), np.maximum(turn, turned)
+            joint = np.maximum(joint, (stalled + turned) / np.sqrt(2))
+    return Evidence(fall, stall, turn, joint, noise)
 
 
 Window = tuple[Floats, Floats, Floats, Floats]  # scores, mean held-out, mean proxy, mean KL
 
 
+def _levels(sums: list[Floats], b: int, noise: Floats, rules: Rules) -> tuple[Floats, Floats]:
+    """Evidence of a fall and of a stall between the last b looks and the earlier window that shows it most."""
+    count = sums[0].shape[-1] - 1
+    fall, stall = (np.full(noise.shape[:-1], -np.inf) for _ in range(2))
+    start = _window(sums, np.array([STARTING]), STARTING)
+    for a in EARLIER:
+        ends = np.arange(count - b, a - 1, -(a // 4))
+        if len(ends):
+            now = _window(sums, np.array([count]), b)
+            fallen, stalled = _contrasts(start, _window(sums, ends, a), now, noise, rules)
+            fall, stall = np.maximum(fall, fallen.max(-1)), np.maximum(stall, stalled.max(-1))
+    return fall, stall
+
+
 def _contrasts(start: Window, earlier: Window, now: Window, noise: Floats, rules: Rules) -> tuple[Floats, Floats]:
     (n0, g0, p0, _), (ne, ge, pe, ke), (nc, gc, pc, kc) = start, earlier, now
-    rise, onward = pe - p0, pc - pe
-    gain = ge - g0
-    is_rising = (onward > 0) & (kc > ke)
+    rise, onward, gain = pe - p0, pc - pe, ge - g0
+    is_on = (onward > rules.rising * rise) & (onward > 0) & (kc > ke)
     tolerance = np.where(gain > 0, rules.tolerance, 0.0)
     error = np.sqrt(noise * (tolerance**2 / n0 + (1 - tolerance) ** 2 / ne + 1 / nc))
-    fall = np.where(is_rising, (ge - gc - tolerance * gain) / error, -np.inf)
-    x = np.where(rise > 0, onward / np.where(rise > 0, rise, 1.0), 0.0)
-    promised = rules.pace * np.minimum(x, 1.0)
+    fall = np.where(is_on, (ge - gc - tolerance * gain) / error, -np.inf)
+    is_asked = (
+        is_on & (onward >= rules.further * rise) & (rise > 0) & (gain > GAINED * np.sqrt(noise * (1 / n0 + 1 / ne)))
+    )
+    promised = rules.pace * np.minimum(onward / np.where(rise > 0, rise, 1.0), 1.0)
     error = np.sqrt(noise * (promised**2 / n0 + (1 + promised) ** 2 / ne + 1 / nc))
-    is_asked = is_rising & (x >= rules.further) & (gain > 0)
     stall = np.where(is_asked, (promised * gain - (gc - ge)) / error, -np.inf)
     return fall, stall
 
 
-def _turn(looks: Looks) -> Floats:
-    """Evidence that held-out and proxy are negatively related within prompts, over the best of the current windows."""
-    best = np.full(looks.n.shape[:-1], -np.inf)
-    for b in CURRENT:
-        groups, cross, square = (part[..., -b:].sum(-1) for part in (looks.groups, looks.cross, looks.square))
-        is_enough = (groups >= FEWEST_GROUPS) & (square > 0)
-        best = np.maximum(best, np.where(is_enough, -cross / np.sqrt(np.where(is_enough, square, 1.0)), -np.inf))
-    return best
+def _turn(looks: Looks, b: int) -> Floats:
+    """Evidence that held-out and proxy are negatively related within prompts over the last b looks."""
+    groups, cross, square = (part[..., -b:].sum(-1) for part in (looks.groups, looks.cross, looks.square))
+    is_enough = (groups >= FEWEST_GROUPS) & (square > 0)
+    turn: Floats = np.where(is_enough, -cross / np.sqrt(np.where(is_enough, square, 1.0)), -np.inf)
+    return turn
 
 
 def within_prompts(held_out: Floats, proxies: Floats, prompts: Ints) -> tuple[int, float, float]:
@@ -175,6 +190,11 @@ def smooth(looks: Looks, width: float) -> tuple[Floats, Floats]:
     curve: Floats = (weight @ looks.mean) / weight.sum(1)
     support: Floats = weight.sum(1) ** 2 / (weight**2 / looks.n).sum(1)
     return curve, support
+
+
+def width_of(count: int) -> float:
+    """Width of the kernel for a run of so many looks."""
+    return min(max(count / 12, 2.0), 8.0)
 
 
 def best_look(curve: Floats, error: Floats, slack: float) -> int:

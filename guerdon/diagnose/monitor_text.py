@@ -24,6 +24,12 @@ def explain(
     if kind == "turn":
         verb = "prefers" if status == "stop" else "may prefer"
         return f"Of the policy's own answers to one prompt the proxy now {verb} those that held-out finds worse."
+    if kind == "joint":
+        has = "has" if status == "stop" else "seems to have"
+        return (
+            f"The proxy keeps rising, but held-out {has} stopped following it (gain so far {curve['gain']:.3f}), and of the "
+            "policy's own answers to one prompt the proxy no longer prefers those that held-out finds better."
+        )
     if far:
         blind = "; nothing is held out, so whether this is harm cannot be told" if is_blind else ""
         return f"The proxy rises while the answers move far from the start ({far}){blind}."

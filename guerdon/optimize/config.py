@@ -110,7 +110,8 @@ class OptimizeConfig:
     reward_clip: float | None = None
     """Rewards are held within plus or minus this (after centring)."""
     held_out_budget: int = 64
-    """Samples of each step that the held-out reward scores; the monitor works from these."""
+    """Samples of each step that the held-out reward scores. The monitor works from these, and asks for up to four times as
+    many while it has a suspicion."""
     on_overopt: Literal["warn", "stop", "rollback"] = "warn"
     """What happens when the monitor says stop: nothing but a line, the end, or the end with the best earlier policy."""
     reward_failures: Literal["mask", "wait", "stop"] = "mask"

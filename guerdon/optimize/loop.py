@@ -94,7 +94,7 @@ def optimize(
     record = (folder.restore() if config.resume else None) or _start(config, policy, prompts, ids, reward, accelerator)
     monitor = Monitor.restore(record["monitor"])
     controller = Controller(record["beta"], config.kl_target, config.kl_gain)
-    step, blind, verdict = int(record["step"]), int(record["blind"]), None
+    step, blind, wanted, verdict = int(record["step"]), int(record["blind"]), int(record["wanted"]), None
     if main:
         write_text(output / "config.yaml", to_yaml(replace(config, resume=False)))
         if not step:
@@ -123,7 +123,7 @@ def optimize(
             clock.append(time.monotonic())
 
             scores, distance = _score(reward, rollout, drift)
-            checks = _check(config, held_out, rollout, step, accelerator.num_processes)
+            checks = _check(config, held_out, rollout, step, wanted // accelerator.num_processes)
             rewards = shaped_rewards(scores, rollout, config, record["shift"], record["scale"])
             _require_rewards(config, scores, step)
             clock.append(time.monotonic())
@@ -144,6 +144,7 @@ def optimize(
             part = StepRecord.of(rollout, scores, rewards, rollout.behaviour - base, checks, distance)
             whole = merge(gather_object([part]) if accelerator.num_processes > 1 else [part])
             verdict = monitor.observe(whole.observation(step))
+            wanted = verdict.wanted
             row = metrics_row(step, config, whole, found, verdict, controller.beta, learning_rate(config, step), clock)
             folder.append("metrics.jsonl", [row])
             folder.append("held_out.jsonl", whole.held_out_rows(step))
@@ -157,7 +158,7 @@ def optimize(
             controller = replace(controller, beta=controller.update(row["kl"]))
             if step % (config.save_every or 1) == 0 and step < config.steps:
                 folder.snapshot(policy, step, verdict.best_step)
-                state = {"beta": controller.beta, "blind": blind, "monitor": monitor.state()}
+                state = {"beta": controller.beta, "blind": blind, "wanted": wanted, "monitor": monitor.state()}
                 folder.save(step, record | state)
     finally:
         watch.stop()
@@ -180,8 +181,9 @@ def _start(
         drawn = generate(policy, [ids[i] for i in picked], 1, config.sampling, generator)
         moved = centred(reward, Rollout.build([prompts[i] for i in picked], drawn).conversations())
         shift, scale = moved.shift, moved.scale
-    state = Monitor(Settings(steps=config.steps)).state()
-    return {"step": 0, "beta": config.beta, "blind": 0, "shift": shift, "scale": scale, "monitor": state}
+    state = Monitor(Settings(steps=config.steps, budget=config.held_out_budget)).state()
+    counts = {"step": 0, "blind": 0, "wanted": config.held_out_budget}
+    return {**counts, "beta": config.beta, "shift": shift, "scale": scale, "monitor": state}
 
 
 def _finish(
@@ -283,14 +285,14 @@ def _score(reward: Scorer, rollout: Rollout, drift: tuple[Any, Novelty] | None) 
     return scores, drift[1].distance(drift[0].features(conversations[:64])) if drift else math.nan
 
 
-def _check(config: OptimizeConfig, held_out: Scorer | None, rollout: Rollout, step: int, world: int) -> dict[int, float]:
-    """Held-out scores of a random part of the samples, at most the budget of the step: sample -> score."""
-    if held_out is None:
+def _check(config: OptimizeConfig, held_out: Scorer | None, rollout: Rollout, step: int, wanted: int) -> dict[int, float]:
+    """Held-out scores of `wanted` samples of the rollout, or of all, picked at random: sample -> score."""
+    if held_out is None or not config.held_out_budget:
         return {}
-    budget = min(config.held_out_budget // world, len(rollout.samples))
-    picked = sorted(random.Random(f"held out {config.seed} {step}").sample(range(len(rollout.samples)), budget))
+    count = min(wanted, len(rollout.samples))
+    picked = sorted(random.Random(f"held out {config.seed} {step}").sample(range(len(rollout.samples)), count))
     conversations = rollout.conversations()
-    found = held_out.score([conversations[i] for i in picked]) if picked else []
+    found = held_out.score([conversations[i] for i in picked])
     return {i: float(score) for i, score in zip(picked, found, strict=True) if score.status == "ok"}
 
 

@@ -106,7 +106,7 @@ class WeightedSum:
         return SumScore(total, "ok", tokens, truncated, "", members, parts)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Affine:
     """(reward - shift) / scale of a scorer, members included; parts are handed on as they are.
 
@@ -136,7 +136,8 @@ def centred(scorer: Scorer, conversations: Sequence[Conversation], *, scale: boo
 
     Give it samples of the reference policy: a ranking loss leaves the zero point of a reward open, and with it the worth of
     an unfinished answer and the meaning of a KL coefficient. Ziegler et al. 2019 (arXiv 1909.08593, section 2) fix mean 0
-    and variance 1 on samples of the initial policy; Huang et al. 2024 (arXiv 2403.17031) move the zero point alone.
+    and variance 1 on samples of the initial policy; Huang et al. 2024 (arXiv 2403.17031) move the zero point
+    alone, so that the demonstrations of the SFT data average 0.
     Conversations without a reward are left out. Raises ConfigError when fewer than two have one, or, with `scale`, when
     they all have the same.
     """

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import math
 import random
 import time
@@ -312,6 +313,9 @@ def _report(train: Encoded, held: Encoded, config: SftConfig, say: Callable[[str
 
 def _accelerator(config: SftConfig) -> Accelerator:
     """Accelerate with the run's precision. Raises ConfigError for FSDP, which a policy is not laid out for."""
+    logging.getLogger("accelerate.utils.other").setLevel(
+        logging.ERROR
+    )  # tied weights are stored once, each time with a warning
     has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     bf16 = config.precision == "bf16" or (config.precision == "auto" and has_bf16)
     try:

@@ -1,0 +1,78 @@
+"""Does it learn, does it show the disease, does the monitor catch it: policy runs in the lab, where gold is known.
+
+    python benchmarks/lab_policies.py runs/lab                          # policy and reward models, once
+    python benchmarks/optimize_lab.py run ppo 0 1 2 3 4 --lab runs/lab  # an arm, some seeds; finished runs are kept
+    python benchmarks/optimize_lab.py report --lab runs/lab --output benchmarks/optimize_lab.md
+
+Arms: ppo, rloo, grpo (reward `fair`, with KL: benign); hack (PPO without KL against `biased`: hackable); mean, min and lcb
+(as hack, the ensemble's reward combined with caution). Gold is scored on every sample for the record; the monitor is given that of `BUDGET` samples a step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from lab_policies import NEW_TOKENS
+
+from guerdon.model.reward import RewardModel
+from guerdon.optimize.config import OptimizeConfig
+from guerdon.optimize.loop import Watch, optimize
+from guerdon.optimize.verifiable import LabGold
+
+BUDGET = 32
+COMMON: dict[str, Any] = {
+    "steps": 120, "prompts_per_step": 8, "samples_per_prompt": 8, "max_new_tokens": NEW_TOKENS, "learning_rate": 1e-3,
+    "held_out_budget": BUDGET, "value_from": "policy", "warmup": 0.05,
+}  # fmt: skip
+ARMS: dict[str, dict[str, Any]] = {
+    "ppo": {"algorithm": "ppo", "reward": ("fair",), "beta": 0.05},
+    "rloo": {"algorithm": "rloo", "reward": ("fair",), "beta": 0.05},
+    "grpo": {"algorithm": "grpo", "reward": ("fair",), "beta": 0.04, "kl_in": "loss"},
+    "hack": {"algorithm": "ppo", "reward": ("biased",), "beta": 0.0},
+}
+
+
+class Printer(Watch):
+    def step(self, row: dict[str, Any]) -> None:
+        if row["step"] % 10 == 0 or row["step"] == 1:
+            keys = ("step", "proxy", "held_out", "kl", "length", "entropy", "within_std", "seconds", "status", "explained")
+            print({k: round(row[k], 3) if isinstance(row[k], float) else row[k] for k in keys if k in row}, flush=True)
+
+
+def run(lab: Path, arm: str, seed: int, extra: dict[str, Any]) -> None:
+    output = lab / "runs" / f"{arm}-{seed}"
+    if (output / "run.json").is_file():
+        return
+    options = COMMON | ARMS[arm] | extra
+    config = OptimizeConfig(
+        policy=str(lab / "policy"), prompts=(str(lab / "train.jsonl"),), held_out=("lab-gold",), output=str(output), seed=seed,
+        resume=output.is_dir(), **options,
+    )  # fmt: skip
+    reward = RewardModel.load(lab / options["reward"][0] / "model")
+    print(arm, seed, flush=True)
+    optimize(config, reward, LabGold(), say=lambda line: print(line, flush=True), watch=Printer())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("run",))
+    parser.add_argument("arm", choices=list(ARMS))
+    parser.add_argument("seeds", nargs="+", type=int)
+    parser.add_argument("--lab", type=Path, default=Path("runs/lab"))
+    parser.add_argument("--extra", type=json.loads, default={})
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    for seed in options.seeds:
+        run(options.lab, options.arm, seed, options.extra)
+
+
+if __name__ == "__main__":
+    main()
