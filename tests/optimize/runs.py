@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from tiny_policy import tiny_policy
 
 from guerdon.optimize.config import OptimizeConfig
 from guerdon.types import Conversation, Score
@@ -37,13 +36,6 @@ class Letters:
 
 def letters(text: str) -> float:
     return sum(c.isascii() and c.isalpha() for c in text) / max(1, len(text))
-
-
-def make_world(folder: Path, make_tokenizer: Callable[..., Any]) -> Path:
-    """A folder with `base`, a tiny policy, and `prompts.jsonl`."""
-    tiny_policy(folder / "base", make_tokenizer)
-    write_prompts(folder / "prompts.jsonl")
-    return folder
 
 
 def write_prompts(path: Path, n: int = 10) -> Path:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 from conftest import chat
-from runs import Letters, assert_same_policy, config_of, letters, make_world, quiet, rows_of, untimed, weights
+from runs import Letters, assert_same_policy, config_of, letters, quiet, rows_of, untimed, weights
+from tiny_policy import make_world
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -100,7 +101,9 @@ def by_hand(base: Path, steps: list[list[list[Sample]]], config: OptimizeConfig,
 def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], base: Path, lr: float) -> None:
     """Adam divides by the size of the gradient: a weight whose gradient is rounding error moves anywhere within the rate."""
     start = dict(AutoModelForCausalLM.from_pretrained(base).named_parameters())
-    a, b, c = (torch.cat([w[name].detach().flatten() for name in expected if name in found]) for w in (found, expected, start))
+    a, b, c = (
+        torch.cat([w[name].detach().flatten() for name in expected if name in found]) for w in (found, expected, start)
+    )
     assert float((b - c).abs().max()) > lr / 2
     assert float((a - b).abs().mean()) < 1e-4 * lr
     assert float(((a - b).abs() > 1e-2 * lr).float().mean()) < 1e-3
@@ -111,7 +114,9 @@ def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], base: Pa
 def test_two_steps_are_those_written_out_by_hand(world, tmp_path, drawn, algorithm, masks):
     config = config_of(world, algorithm=algorithm, output=str(tmp_path), steps=2, beta=0.2)
     optimize(config, Letters(masks), say=quiet)
-    assert sum(masks(0, s.text) for step in drawn for group in step for s in group) == sum(r["masked"] for r in rows_of(tmp_path))
+    assert sum(masks(0, s.text) for step in drawn for group in step for s in group) == sum(
+        r["masked"] for r in rows_of(tmp_path)
+    )
     assert_close(weights(tmp_path), by_hand(world / "base", drawn, config, masks), world / "base", config.learning_rate)
     assert rows_of(tmp_path)[0]["kl"] == pytest.approx(0, abs=1e-4)
     assert abs(rows_of(tmp_path)[1]["kl"]) > 1e-3
@@ -134,13 +139,16 @@ def test_a_step_of_ppo_is_the_step_written_out_by_hand(world, tmp_path, drawn):
     optimizer.step()
     assert_close(weights(tmp_path), dict(net.named_parameters()), world / "base", config.learning_rate)
     (row,) = rows_of(tmp_path)
+    assert row["explained_variance"] == pytest.approx(0, abs=1e-6)
     returns = flat  # the value before each token is 0, so its error is the return, and half its square the loss
     assert row["value_loss"] == pytest.approx(config.value_weight * 0.5 * float((returns**2).mean()), rel=1e-4)
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "rloo", "grpo"])
 def test_it_learns(world, tmp_path, algorithm):
-    config = config_of(world, algorithm=algorithm, output=str(tmp_path), steps=14, prompts_per_step=8, samples_per_prompt=4)
+    config = config_of(
+        world, algorithm=algorithm, output=str(tmp_path), steps=14, prompts_per_step=8, samples_per_prompt=4
+    )
     optimize(replace(config, beta=0.0, save_every=100, learning_rate=2e-2), Letters(), say=quiet)
     proxy = [row["proxy"] for row in rows_of(tmp_path)]
     assert sum(proxy[-3:]) / 3 > sum(proxy[:3]) / 3 + 0.1
@@ -149,7 +157,9 @@ def test_it_learns(world, tmp_path, algorithm):
 def test_kl_holds_the_policy_back(world, tmp_path):
     found = {}
     for beta in (0.0, 5.0):
-        config = config_of(world, algorithm="rloo", output=str(tmp_path / str(beta)), steps=10, beta=beta, save_every=100)
+        config = config_of(
+            world, algorithm="rloo", output=str(tmp_path / str(beta)), steps=10, beta=beta, save_every=100
+        )
         optimize(config, Letters(), say=quiet)
         found[beta] = sum(row["kl"] for row in rows_of(config.output)[-3:]) / 3
     assert found[5.0] < found[0.0] / 2
@@ -167,9 +177,13 @@ def test_ppo_from_the_reward_model(world, tmp_path, make_backbone):
         states = value.body(input_ids=torch.tensor([encoded.ids])).last_hidden_state
         values = value.head(states)
     assert float(values[0, -1, 0]) == pytest.approx(float(score), abs=1e-4)
-    config = config_of(world, algorithm="ppo", value_from="reward", output=str(tmp_path / "run"), steps=2, updates=2, minibatches=2)
+    config = config_of(
+        world, algorithm="ppo", value_from="reward", output=str(tmp_path / "run"), steps=2, updates=2, minibatches=2
+    )
     optimize(config, reward, say=quiet)
-    assert all(math.isfinite(row[name]) for row in rows_of(config.output) for name in ("value_loss", "policy_loss", "kl"))
+    assert all(
+        math.isfinite(row[name]) for row in rows_of(config.output) for name in ("value_loss", "policy_loss", "kl")
+    )
     with pytest.raises(ConfigError, match="--value-from reward needs one local reward model"):
         optimize(replace(config, output=str(tmp_path / "other")), Letters(), say=quiet)
 
@@ -188,7 +202,9 @@ def test_lora_trains_the_adapter_and_leaves_a_plain_model(world, tmp_path):
     start = AutoModelForCausalLM.from_pretrained(world / "base").state_dict()
     found = weights(tmp_path)
     assert torch.equal(found["model.embed_tokens.weight"], start["model.embed_tokens.weight"])
-    assert not torch.equal(found["model.layers.0.self_attn.q_proj.weight"], start["model.layers.0.self_attn.q_proj.weight"])
+    assert not torch.equal(
+        found["model.layers.0.self_attn.q_proj.weight"], start["model.layers.0.self_attn.q_proj.weight"]
+    )
     rows = rows_of(tmp_path)
     assert rows[0]["kl"] == pytest.approx(0, abs=1e-4)
     assert abs(rows[2]["kl"]) > 1e-4
@@ -213,10 +229,19 @@ def test_every_row_of_the_run_folder_says_what_was_measured(world, tmp_path):
         held = [sample["held_out"] for sample in mine if sample["held_out"] is not None]
         assert row["held_out_n"] == len(held) == 6
         assert row["held_out"] == pytest.approx(sum(held) / 6)
-        assert all(s["held_out"] == pytest.approx(2 * letters(s["completion"])) for s in mine if s["held_out"] is not None)
+        assert all(
+            s["held_out"] == pytest.approx(2 * letters(s["completion"])) for s in mine if s["held_out"] is not None
+        )
         assert row["rollout_s"] + row["score_s"] + row["update_s"] == pytest.approx(row["seconds"], abs=0.01)
     assert result.policy == tmp_path / "policy"
-    assert {p.name for p in tmp_path.iterdir()} >= {"config.yaml", "metrics.jsonl", "samples.jsonl", "policy", "run.json", "monitor.json"}
+    assert {p.name for p in tmp_path.iterdir()} >= {
+        "config.yaml",
+        "metrics.jsonl",
+        "samples.jsonl",
+        "policy",
+        "run.json",
+        "monitor.json",
+    }
     assert not (tmp_path / "checkpoints").exists()
 
 
@@ -227,13 +252,17 @@ def test_beta_follows_its_target(world, tmp_path):
 
 
 def test_centring_and_penalty_come_before_the_baseline(world, tmp_path, drawn):
-    config = config_of(world, algorithm="rloo", output=str(tmp_path), steps=1, center=16, missing_eos_penalty=3.0, reward_clip=1.0)
+    config = config_of(
+        world, algorithm="rloo", output=str(tmp_path), steps=1, center=16, missing_eos_penalty=3.0, reward_clip=1.0
+    )
     optimize(config, Letters(), say=quiet)
     seen = [letters(group[0].text) for group in drawn[0]]
     assert len(seen) == 16
     mean = sum(seen) / 16
     deviation = math.sqrt(sum((x - mean) ** 2 for x in seen) / 16)
-    shaped = [max(-1.0, min(1.0, (letters(s.text) - mean) / deviation)) - 3.0 * (not s.finished) for g in drawn[1] for s in g]
+    shaped = [
+        max(-1.0, min(1.0, (letters(s.text) - mean) / deviation)) - 3.0 * (not s.finished) for g in drawn[1] for s in g
+    ]
     (row,) = rows_of(tmp_path)
     assert row["objective"] == pytest.approx(sum(shaped) / len(shaped), abs=1e-3)
     assert row["proxy"] == pytest.approx(sum(letters(s.text) for g in drawn[1] for s in g) / 12)  # the raw reward
@@ -268,12 +297,14 @@ def test_reward_failures_stop_ends_the_run_before_the_update(world, tmp_path):
 
 def test_three_blind_steps_end_the_run_and_it_can_go_on(world, tmp_path):
     config = config_of(world, algorithm="ppo", output=str(tmp_path / "run"), steps=6, save_every=2)
-    with pytest.raises(TrainingError, match=r"step 5: no completion could be scored in 3 steps \(broken on purpose\).*--resume"):
+    with pytest.raises(
+        TrainingError, match=r"step 5: no completion could be scored in 3 steps \(broken on purpose\).*--resume"
+    ):
         optimize(config, Letters(lambda call, text: call >= 3), say=quiet)
     rows = rows_of(config.output)
     assert [row["masked"] for row in rows] == [0, 0, 12, 12, 12]
     assert [row["proxy"] is None for row in rows] == [False, False, True, True, True]
-    assert "loss" not in rows[4]
+    assert rows[4]["loss"] is None
     optimize(replace(config, resume=True), Letters(), say=quiet)
     assert [row["step"] for row in rows_of(config.output)] == [1, 2, 3, 4, 5, 6]
     assert len(weights(config.output)) > 0
@@ -359,7 +390,9 @@ class Stops(Monitor):
 @pytest.mark.parametrize(("what", "steps", "saved"), [("warn", 6, 6), ("stop", 4, 4), ("rollback", 4, 2)])
 def test_what_happens_when_the_monitor_says_stop(world, tmp_path, monkeypatch, what, steps, saved):
     config = config_of(world, algorithm="grpo", steps=6, held_out=("unused",), on_overopt=what)
-    optimize(replace(config, output=str(tmp_path / "short"), steps=saved, on_overopt="warn"), Letters(), Letters(), say=quiet)
+    optimize(
+        replace(config, output=str(tmp_path / "short"), steps=saved, on_overopt="warn"), Letters(), Letters(), say=quiet
+    )
     monkeypatch.setattr(loop, "Monitor", Stops)
     said: list[str] = []
     result = optimize(replace(config, output=str(tmp_path / "run")), Letters(), Letters(), say=said.append)
@@ -375,7 +408,9 @@ def test_what_happens_when_the_monitor_says_stop(world, tmp_path, monkeypatch, w
 def test_rolling_back_takes_the_nearest_snapshot(world, tmp_path, monkeypatch):
     """Snapshots every third step: of 0 and 3, step 2 is nearer to 3; with LoRA, the adapter goes back."""
     monkeypatch.setattr(loop, "Monitor", Stops)
-    config = config_of(world, algorithm="grpo", steps=6, held_out=("x",), on_overopt="rollback", save_every=3, lora_rank=4)
+    config = config_of(
+        world, algorithm="grpo", steps=6, held_out=("x",), on_overopt="rollback", save_every=3, lora_rank=4
+    )
     result = optimize(replace(config, output=str(tmp_path / "run")), Letters(), Letters(), say=quiet)
     assert result.saved_step == 3
     monkeypatch.undo()

@@ -93,7 +93,11 @@ def trainer(module: Any, policy: Policy, **attributes: Any) -> Any:
         current_gradient_accumulation_steps=1, epsilon_low=0.2, epsilon_high=0.28,
         _metrics={"train": defaultdict(list), "eval": defaultdict(list)},
     )  # fmt: skip
-    arguments = {"delta": None, "steps_per_generation": 1, "use_bias_correction_kl": attributes.pop("correction", False)}
+    arguments = {
+        "delta": None,
+        "steps_per_generation": 1,
+        "use_bias_correction_kl": attributes.pop("correction", False),
+    }
     bare.args = SimpleNamespace(**arguments)
     vars(bare).update(attributes)
     return bare
@@ -128,7 +132,9 @@ def advantages_of(rollout: Rollout) -> torch.Tensor:
     return torch.randn(len(rollout.samples), generator=torch.Generator().manual_seed(5))
 
 
-def both(policy: Policy, rollout: Rollout, kind: str, beta: float, old: torch.Tensor, *, correction: bool = True) -> Any:
+def both(
+    policy: Policy, rollout: Rollout, kind: str, beta: float, old: torch.Tensor, *, correction: bool = True
+) -> Any:
     advantages, reference = advantages_of(rollout), moved(rollout, 0.5, 7)
     used = torch.ones(len(rollout.samples), dtype=torch.bool)
     targets = Targets(used, advantages[:, None] * rollout.mask, old, reference, None, None)
