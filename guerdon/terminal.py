@@ -13,6 +13,7 @@ from guerdon.types import ConfigError
 if TYPE_CHECKING:
     from guerdon.model.ensemble import Ensemble
     from guerdon.model.reward import RewardModel
+    from guerdon.optimize.implicit import ImplicitReward
     from guerdon.optimize.rewards import Masked, WeightedSum
 
 Options = TypeVar("Options")
@@ -31,9 +32,14 @@ def load_model(path: str, device: str | None, reward: str = "mean") -> RewardMod
     return model
 
 
-def load_scorer(path: str, device: str | None, reward: str = "mean") -> RewardModel | Ensemble:
-    """The reward model at `path`, or an ensemble of those named between commas."""
+def load_scorer(path: str, device: str | None, reward: str = "mean") -> RewardModel | Ensemble | ImplicitReward:
+    """The reward model at `path`, an ensemble of those named between commas, or the implicit reward of a policy from DPO."""
     paths = [name for name in path.split(",") if name]
+    if (Path(path) / "implicit_reward.json").is_file():
+        from guerdon.optimize.implicit import ImplicitReward
+
+        with spinner(f"loading {path}"):
+            return ImplicitReward.load(path, device=device)
     if len(paths) < 2:
         return load_model(path, device, reward)
     from guerdon.model.ensemble import Ensemble
