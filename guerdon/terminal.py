@@ -47,11 +47,19 @@ def load_scorer(path: str, device: str | None, reward: str = "mean") -> RewardMo
     return Ensemble([load_model(name, device) for name in paths], reward)
 
 
-def load_reward(texts: Sequence[str], device: str | None, rule: str = "mean", masked: Masked = "mask") -> WeightedSum:
-    """The reward that the command line spells, one text for each part (see docs/rewards.md); `rule` is for ensembles."""
+def load_reward(
+    texts: Sequence[str],
+    device: str | None,
+    rule: str = "mean",
+    masked: Masked = "mask",
+    count_tokens: Callable[[str], int] | None = None,
+) -> WeightedSum:
+    """The reward that the command line spells, one text for each part (see `parse_rewards`); `rule` is for ensembles."""
     from guerdon.optimize.reward_option import parse_rewards
 
-    return parse_rewards(texts, load=lambda path: load_scorer(path, device, rule), masked=masked)
+    return parse_rewards(
+        texts, load=lambda path: load_scorer(path, device, rule), count_tokens=count_tokens, masked=masked
+    )
 
 
 def parse_options(cls: type[Options], args: Sequence[str], prog: str, description: str) -> Options:

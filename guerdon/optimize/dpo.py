@@ -116,12 +116,14 @@ def direct_preference(
     if main:
         policy.net = trainer.accelerator.unwrap_model(trainer.model)
         policy.save(output / "policy")
-        evaluation = _save_reward(config, output / "policy", train_set, eval_set, policy.device)
+        where, pairs = policy.device, len(train.rows)
+        del trainer, reference, policy  # the weights are loaded again, as whoever uses them will
+        evaluation = _save_reward(config, output / "policy", train_set, eval_set, where)
         seconds = round(time.monotonic() - started, 1)
         record = {
             "evaluation": evaluation,
             "steps": steps,
-            "pairs": len(train.rows),
+            "pairs": pairs,
             "left_out": train.left_out,
             "seconds": seconds,
         }

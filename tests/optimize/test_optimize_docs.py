@@ -21,7 +21,7 @@ from guerdon.options import flag
 DOCS = Path(__file__).parents[2] / "docs"
 OPTIONS = {
     "sft": {field.name for field in fields(SftConfig)},
-    "best-of-n": set(best_of_n.__annotations__),
+    "best-of-n": set(best_of_n.__annotations__) - {"return"},
     "rejection": {field.name for field in fields(RejectionConfig)},
     "dpo": {field.name for field in fields(DpoConfig)},
 }
