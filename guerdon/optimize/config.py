@@ -21,8 +21,12 @@ Algorithm = Literal["ppo", "rloo", "grpo"]
 _POSITIVE = (
     *("steps", "prompts_per_step", "samples_per_prompt", "max_new_tokens", "temperature", "learning_rate", "updates"),
     *("minibatches", "tokens_per_row", "max_length", "kl_target", "lora_rank", "save_every", "sample_every"),
+    *("clip_high", "reward_clip"),
 )
-_NOT_NEGATIVE = ("beta", "kl_gain", "warmup", "max_grad_norm", "clip", "value_clip", "value_weight", "held_out_budget")
+_NOT_NEGATIVE = (
+    *("beta", "kl_gain", "max_grad_norm", "clip", "value_clip", "value_weight", "value_warmup", "held_out_budget"),
+    *("center", "warmup", "gamma", "lam"),
+)
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,9 @@ class OptimizeConfig:
             value = getattr(self, name)
             if not (value >= 0 and math.isfinite(value)):
                 raise ConfigError(f"{flag(name)} must be 0 or greater, got {value}")
+        for name in ("warmup", "gamma", "lam", "clip"):
+            if getattr(self, name) > 1:
+                raise ConfigError(f"{flag(name)} must be in [0, 1], got {getattr(self, name)}")
         if self.algorithm != "ppo" and self.samples_per_prompt < 2:
             raise ConfigError(f"--samples-per-prompt must be at least 2 for {self.algorithm}: the others are the baseline")
         parse_rule(self.reward_rule)

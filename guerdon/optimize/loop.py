@@ -8,6 +8,7 @@ alone, so a run that is killed and resumed is the run that was not.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -92,6 +93,8 @@ def optimize(
     learner, optimizer = accelerator.prepare(Learner(policy, value), optimizer)
     folder = RunFolder(output, accelerator)
     record = (folder.restore() if config.resume else None) or _start(config, policy, prompts, ids, reward, accelerator)
+    if record["prompts"] != _digest(ids):
+        raise ConfigError(f"{output}: the prompts are not those the run was started on; resume on the same files")
     monitor = Monitor.restore(record["monitor"])
     controller = Controller(record["beta"], config.kl_target, config.kl_gain)
     step, blind, wanted, verdict = int(record["step"]), int(record["blind"]), int(record["wanted"]), None
@@ -109,8 +112,9 @@ def optimize(
     )
 
     watch.start(config.steps, step)
+    ended = False
     try:
-        while step < config.steps and not (verdict and verdict.status == "stop" and config.on_overopt != "warn"):
+        while step < config.steps and not ended:
             step += 1
             clock = [time.monotonic()]
             for group in optimizer.param_groups:
@@ -156,7 +160,8 @@ def optimize(
                 raise TrainingError(f"step {step}: no completion could be scored in {blind} steps ({whole.first_reason()}); see to "
                                     "the reward, then go on from the last checkpoint with --resume")  # fmt: skip
             controller = replace(controller, beta=controller.update(row["kl"]))
-            if step % (config.save_every or 1) == 0 and step < config.steps:
+            ended = verdict.status == "stop" and config.on_overopt != "warn"
+            if step % (config.save_every or 1) == 0 and step < config.steps and not ended:
                 folder.snapshot(policy, step, verdict.best_step)
                 state = {"beta": controller.beta, "blind": blind, "wanted": wanted, "monitor": monitor.state()}
                 folder.save(step, record | state)
@@ -182,7 +187,7 @@ def _start(
         moved = centred(reward, Rollout.build([prompts[i] for i in picked], drawn).conversations())
         shift, scale = moved.shift, moved.scale
     state = Monitor(Settings(steps=config.steps, budget=config.held_out_budget)).state()
-    counts = {"step": 0, "blind": 0, "wanted": config.held_out_budget}
+    counts = {"step": 0, "blind": 0, "wanted": config.held_out_budget, "prompts": _digest(ids)}
     return {**counts, "beta": config.beta, "shift": shift, "scale": scale, "monitor": state}
 
 
@@ -252,6 +257,11 @@ def _prompts(
     if len(kept) < config.prompts_per_step:
         raise ConfigError(f"{len(kept)} usable prompts are fewer than --prompts-per-step {config.prompts_per_step}; give more prompts")
     return [prompts[i] for i in kept], [ids[i] for i in kept]
+
+
+def _digest(ids: Sequence[Ids]) -> str:
+    """What tells one list of prompts from another."""
+    return hashlib.sha256(json.dumps(ids).encode()).hexdigest()
 
 
 def _value_model(config: OptimizeConfig, policy: Policy, reward: Scorer) -> ValueModel:

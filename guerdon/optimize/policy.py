@@ -49,6 +49,7 @@ class Policy(nn.Module):
     def __init__(self, net: nn.Module, tokenizer: Any) -> None:
         super().__init__()
         self.net = net
+        self.training = net.training  # so that `evaluating` does not switch dropout on when it is done
         self.tokenizer = tokenizer
         self.end_ids = _end_ids(net, tokenizer)
         self.uses_flex = False

@@ -76,7 +76,7 @@ class RunFolder:
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             sync(target)
-            write_json(target / "record.json", {"step": step, **record})
+            write_json(target / "record.json", {**record, "step": step})
             for old in self._finished()[:-1]:
                 shutil.rmtree(old, ignore_errors=True)
 

@@ -16,6 +16,7 @@ from guerdon.evaluate.columns import Floats
 from guerdon.optimize.config import OptimizeConfig
 from guerdon.optimize.rewards import parts_of
 from guerdon.optimize.rollout import Rollout
+from guerdon.optimize.update import MEASURED
 from guerdon.types import Conversation, Score
 
 
@@ -162,6 +163,7 @@ def metrics_row(
         "sqrt_kl": math.sqrt(max(kl, 0.0)),
         "beta": beta,
         **record.signals(),
+        **dict.fromkeys(MEASURED),
         **found,
         "masked": int(np.isnan(values).sum()),
         "lr": lr,

@@ -35,8 +35,9 @@ from guerdon.types import TrainingError
 WEIGHTING: dict[str, Weighting] = {
     "ppo": "token", "grpo": "sequence", "dr-grpo": "constant", "dapo": "token", "gspo": "sequence"
 }  # fmt: skip
-# What an update is summed up by, each a sum over tokens times their weight but for the last two.
+# What a minibatch is summed up by, each a sum over tokens times their weight; and what an update says beside their means.
 STATISTICS = ("policy_loss", "kl_loss", "value_loss", "clip_fraction", "value_clip_fraction", "ratio_kl", "entropy")
+MEASURED = (*STATISTICS, "loss", "grad_norm", "explained_variance")
 
 
 class Learner(nn.Module):
@@ -133,7 +134,20 @@ def update(
             optimizer.step()
             optimizer.zero_grad()
             rows_seen.append(dict(zip(STATISTICS, statistics, strict=True)) | {"loss": loss, "grad_norm": norm})
-    return {name: sum(row[name] for row in rows_seen) / len(rows_seen) for name in rows_seen[0]}
+    found = {name: sum(row[name] for row in rows_seen) / len(rows_seen) for name in rows_seen[0]}
+    return found | {"explained_variance": _explained(accelerator, rollout, targets)}
+
+
+def _explained(accelerator: Accelerator, rollout: Rollout, targets: Targets) -> float:
+    """1 - Var(return - value) / Var(return) over the tokens of all processes; NaN without a value model."""
+    if targets.values is None or targets.returns is None:
+        return math.nan
+    mask = rollout.mask & targets.used[:, None]
+    returns, error = targets.returns[mask].double(), (targets.returns - targets.values)[mask].double()
+    sums = torch.stack([torch.ones_like(returns), returns, returns**2, error, error**2]).sum(1)
+    n, first, second, off, square = accelerator.reduce(sums.to(accelerator.device), "sum").tolist()
+    spread = second / n - (first / n) ** 2
+    return 1 - (square / n - (off / n) ** 2) / spread if spread > 0 else math.nan
 
 
 def _accumulate(

@@ -80,7 +80,10 @@ def test_whiten_over_two_processes_equals_whiten_over_one():
     values, mask = torch.randn(6, 5, generator=g) * 3 + 2, torch.rand(6, 5, generator=g) < 0.7
     inside = [values[half][mask[half]].double() for half in (slice(0, 2), slice(2, 6))]
     count, mean = sum(map(len, inside)), torch.cat(inside).mean()
-    sums = [torch.stack([torch.tensor(float(count)).double(), torch.cat(inside).sum()]), ((torch.cat(inside) - mean) ** 2).sum()[None]]
+    sums = [
+        torch.stack([torch.tensor(float(count)).double(), torch.cat(inside).sum()]),
+        ((torch.cat(inside) - mean) ** 2).sum()[None],
+    ]
     answers = iter(sums)
     found = whiten(values[:2], mask[:2], total=lambda part: next(answers))
     torch.testing.assert_close(found, whiten(values, mask)[:2])

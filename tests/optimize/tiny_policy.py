@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from conftest import tiny_config
+from runs import write_prompts
 from transformers import AutoModelForCausalLM
 
 NAMES = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
@@ -24,4 +25,11 @@ def tiny_policy(
         config.update(changes)
         AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_world(folder: Path, make_tokenizer: Callable[..., Any]) -> Path:
+    """A folder with `base`, a tiny policy, and `prompts.jsonl`."""
+    tiny_policy(folder / "base", make_tokenizer)
+    write_prompts(folder / "prompts.jsonl")
     return folder
