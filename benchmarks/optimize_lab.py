@@ -29,14 +29,14 @@ from guerdon.optimize.verifiable import LabGold
 
 BUDGET = 32
 COMMON: dict[str, Any] = {
-    "steps": 120, "prompts_per_step": 8, "samples_per_prompt": 8, "max_new_tokens": NEW_TOKENS, "learning_rate": 1e-3,
+    "steps": 100, "prompts_per_step": 8, "samples_per_prompt": 8, "max_new_tokens": NEW_TOKENS, "learning_rate": 5e-4,
     "held_out_budget": BUDGET, "value_from": "policy", "warmup": 0.05,
 }  # fmt: skip
 ARMS: dict[str, dict[str, Any]] = {
-    "ppo": {"algorithm": "ppo", "reward": ("fair",), "beta": 0.05},
-    "rloo": {"algorithm": "rloo", "reward": ("fair",), "beta": 0.05},
+    "ppo": {"algorithm": "ppo", "reward": ("fair",), "beta": 0.1},
+    "rloo": {"algorithm": "rloo", "reward": ("fair",), "beta": 0.1},
     "grpo": {"algorithm": "grpo", "reward": ("fair",), "beta": 0.04, "kl_in": "loss"},
-    "hack": {"algorithm": "ppo", "reward": ("biased",), "beta": 0.0},
+    "hack": {"algorithm": "rloo", "reward": ("biased",), "beta": 0.0, "steps": 120},
 }
 
 

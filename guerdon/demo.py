@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -56,7 +56,7 @@ class Size:
     pretraining_texts: int = 6000
     pretraining_steps: int = 250
     epochs: float = 2.0
-    policy: PolicySize = PolicySize()
+    policy: PolicySize = field(default_factory=PolicySize)
 
 
 def run(output: Path, seed: int = 0, size: Size | None = None) -> Path:
@@ -122,7 +122,7 @@ def run(output: Path, seed: int = 0, size: Size | None = None) -> Path:
         pick_the_best(output, policy, asked, seed, size.policy, say)
 
     with _step(console, 9, f"optimise: guerdon optimize ppo --reward {output}/run/model --held-out lab-gold --beta 0.05 ..."):
-        held = optimise(output, policy, asked, seed, size.policy, with_kl=True, say=say)
+        watched = optimise(output, policy, asked, seed, size.policy, with_kl=True, say=say)
 
     with _step(console, 10, "and without KL: the same with --beta 0, to see what a reward model is when nothing holds it"):
         free = optimise(output, policy, asked, seed, size.policy, with_kl=False, say=say)
@@ -149,7 +149,7 @@ def run(output: Path, seed: int = 0, size: Size | None = None) -> Path:
             examples=worst_mistakes(table, test),
             facts=facts,
         )
-        page = policy_page(output, [held, free])
+        page = policy_page(output, [watched, free])
     say(f"\ndone in {time.monotonic() - started:.0f} s: open [bold]{report}[/bold] and [bold]{page}[/bold]")
     return report
 

@@ -13,6 +13,7 @@ from guerdon.types import ConfigError, GuerdonError
 if TYPE_CHECKING:
     from guerdon.model.ensemble import Ensemble
     from guerdon.model.reward import RewardModel
+    from guerdon.optimize.implicit import ImplicitReward
     from guerdon.optimize.rewards import Masked, WeightedSum
 
 Options = TypeVar("Options")
@@ -31,9 +32,14 @@ def load_model(path: str, device: str | None, reward: str = "mean") -> RewardMod
     return model
 
 
-def load_scorer(path: str, device: str | None, reward: str = "mean") -> RewardModel | Ensemble:
-    """The reward model at `path`, or an ensemble of those named between commas."""
+def load_scorer(path: str, device: str | None, reward: str = "mean") -> RewardModel | Ensemble | ImplicitReward:
+    """The reward model at `path`, an ensemble of those named between commas, or the implicit reward of a policy from DPO."""
     paths = [name for name in path.split(",") if name]
+    if (Path(path) / "implicit_reward.json").is_file():
+        from guerdon.optimize.implicit import ImplicitReward
+
+        with spinner(f"loading {path}"):
+            return ImplicitReward.load(path, device=device)
     if len(paths) < 2:
         return load_model(path, device, reward)
     from guerdon.model.ensemble import Ensemble
@@ -41,11 +47,19 @@ def load_scorer(path: str, device: str | None, reward: str = "mean") -> RewardMo
     return Ensemble([load_model(name, device) for name in paths], reward)
 
 
-def load_reward(texts: Sequence[str], device: str | None, rule: str = "mean", masked: Masked = "mask") -> WeightedSum:
-    """The reward that the command line spells, one text for each part (see docs/rewards.md); `rule` is for ensembles."""
+def load_reward(
+    texts: Sequence[str],
+    device: str | None,
+    rule: str = "mean",
+    masked: Masked = "mask",
+    count_tokens: Callable[[str], int] | None = None,
+) -> WeightedSum:
+    """The reward that the command line spells, one text for each part (see `parse_rewards`); `rule` is for ensembles."""
     from guerdon.optimize.reward_option import parse_rewards
 
-    return parse_rewards(texts, load=lambda path: load_scorer(path, device, rule), masked=masked)
+    return parse_rewards(
+        texts, load=lambda path: load_scorer(path, device, rule), count_tokens=count_tokens, masked=masked
+    )
 
 
 def parse_options(cls: type[Options], args: Sequence[str], prog: str, description: str) -> Options:

@@ -82,12 +82,17 @@ def best_of_n(
     )
     require_writable(json)
     rows = sum(1 for path in data for _ in stream(path))
-    picks = load_reward(reward, device, ensemble_rule, masked) if reward else None
-    watched = load_reward(held_out, device) if held_out else None
     writer = None
     if policy:
         with spinner(f"loading {policy}"):
             writer = Policy.load(policy, device=device)
+
+    def tokens(text: str) -> int:
+        return len(writer.tokenizer(text, add_special_tokens=False)["input_ids"]) if writer else 0
+
+    count = tokens if writer else None
+    picks = load_reward(reward, device, ensemble_rule, masked, count) if reward else None
+    watched = load_reward(held_out, device, count_tokens=count) if held_out else None
     prints = [str(getattr(s, "fingerprint", "")) for r in (picks, watched) if r for s in r.scorers.values()]
     names: dict[str, Any] = {
         "policy": policy,

@@ -41,7 +41,7 @@ class BestOfN:
     picking     how one of them is chosen
     max_prompt  longest prompt, tokens; a longer one gets status `error`
     keep_all    write the texts of all candidates
-    block       candidates that are sampled and scored together
+    block       candidates that are sampled and scored together; rows, where they bring their candidates
     seed        of the sampling
     """
 
@@ -97,7 +97,7 @@ def best_of_n(
     if policy is None and plan.picking.logprob_weight:
         raise ConfigError("--logprob-weight needs --policy: log-probabilities of given candidates are not known")
     output = Path(output)
-    per_block = max(1, plan.block // plan.n)
+    per_block = plan.block if policy is None else max(1, plan.block // plan.n)
     header = {"data": [input_identity(path) for path in data], "plan": asdict(plan), **(names or {})}
     partial, resumed = _prepare(output, header, per_block, overwrite)
     advance(resumed)

@@ -172,13 +172,13 @@ def fine_tune(config: SftConfig, *, say: Callable[[str], None] = print, watch: W
     finally:
         watch.stop()
     seconds = time.monotonic() - started
-    accelerator.end_training()
     if main:
         record = {"steps": len(plan), "answers": train.answers, "left_out": train.left_out, "held_out": held.answers}
         record |= {"perplexity_before": before, "perplexity": best, "seconds": round(seconds, 1)}
         write_json(output / "run.json", record)
         folder.finish()
     accelerator.wait_for_everyone()
+    accelerator.end_training()
     return SftResult(output / "policy", best, before, len(plan), seconds, main)
 
 

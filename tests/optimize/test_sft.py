@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -215,3 +219,38 @@ def test_answers_of_every_kind_of_row(tmp_path):
         load_demonstrations([write(tmp_path / "d.jsonl", [{"question": "a"}])])
     with pytest.raises(DataError, match="holds no answer to learn from"):
         load_demonstrations([write(tmp_path / "d.jsonl", [{"prompt": "a", "completion": None}])])
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_curve_of_one(tmp_path, make_tokenizer):
+    base = tiny_policy(tmp_path / "base", make_tokenizer)
+    data = write(
+        tmp_path / "d.jsonl", [{"prompt": f"hello {i % 9}", "completion": f"world {i} fox"} for i in range(20)]
+    )
+    words = ["optimize", "sft", "--policy", str(base), "--data", data, "--batch-size", "5", "--tokens-per-row", "64"]
+    words += ["--learning-rate", "3e-3", "--eval-fraction", "0.2"]
+    curves = []
+    for processes in (1, 2):
+        run = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc_per_node",
+            str(processes),
+            "-m",
+            "guerdon.cli",
+        ]
+        environment = os.environ | {
+            "ACCELERATE_USE_CPU": "1",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+        }
+        output = tmp_path / str(processes)
+        done = subprocess.run(
+            [*run, *words, "--output", str(output)], env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+        curves.append([[row["loss"], row["grad_norm"]] for row in rows])
+    assert np.allclose(curves[0], curves[1], rtol=1e-4)

@@ -1,0 +1,41 @@
+"""What the commands share: options from flags, files and an earlier run, and rewards from their spelling."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import chat
+
+from guerdon.optimize.sft_config import SftConfig
+from guerdon.options import to_yaml
+from guerdon.terminal import load_reward, parse_options
+from guerdon.types import ConfigError
+
+
+def parsed(*words: str) -> SftConfig:
+    return parse_options(SftConfig, words, "guerdon optimize sft", "")
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("epochs: 3\nbatch-size: 4\ndata: [a, b]\n")
+    config = parsed("--epochs", "2", "--config", str(file), "--policy", "p")
+    assert (config.epochs, config.batch_size, config.data, config.policy) == (2.0, 4, ("a", "b"), "p")
+    assert parsed(f"--config={file}").epochs == 3.0
+    with pytest.raises(ConfigError, match="cannot be read"):
+        parsed("--config", str(tmp_path / "none.yaml"))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        parsed("--config")
+
+
+def test_resume_takes_what_is_left_open_from_the_run_that_is_there(tmp_path):
+    (tmp_path / "config.yaml").write_text(to_yaml(SftConfig(policy="p", data=("d",), output=str(tmp_path), epochs=7)))
+    config = parsed("--output", str(tmp_path), "--resume")
+    assert (config.policy, config.epochs, config.resume) == ("p", 7.0, True)
+    assert parsed("--output", str(tmp_path)).policy == ""
+
+
+def test_reward_from_its_spelling():
+    reward = load_reward(["length=words:2:3:1.0", "length=tokens:0:1:0.5"], None, count_tokens=len)
+    assert float(reward.score([chat("hi", "a b c d")])[0]) == -1.0 - 0.5 * 6
+    with pytest.raises(ConfigError, match="needs a tokenizer"):
+        load_reward(["length=tokens:0:1:0.5"], None)
