@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import chat
+from policy_runs import Letters, assert_same_policy, config_of, letters, quiet, rows_of, untimed, weights
 from tiny_policy import make_world
 from torch import Tensor
 from transformers import AutoModelForCausalLM
@@ -26,7 +27,6 @@ from guerdon.optimize.policy import Policy
 from guerdon.optimize.value import from_reward
 from guerdon.optimize.watch import Watch
 from guerdon.types import ConfigError, ScoringError, TrainingError
-from runs import Letters, assert_same_policy, config_of, letters, quiet, rows_of, untimed, weights
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from policy_runs import Letters, assert_same_run, config_of, quiet, rows_of, weights, write_prompts
 from tiny_policy import make_world
 
 from guerdon.diagnose.monitor import Monitor, Observation, Verdict
@@ -25,9 +26,8 @@ from guerdon.optimize.run_folder import RunFolder
 from guerdon.optimize.watch import Watch
 from guerdon.options import to_yaml
 from guerdon.types import ConfigError, TrainingError
-from runs import Letters, assert_same_run, config_of, quiet, rows_of, weights, write_prompts
 
-RUNS = Path(__file__).with_name("runs.py")
+RUNS = Path(__file__).with_name("policy_runs.py")
 # Everything a checkpoint has to carry: a value model, a moving beta, minibatches in random order, centring, held-out checks.
 CASES = {
     "ppo": {"kl_target": 2.0, "updates": 2, "minibatches": 2, "center": 8, "warmup": 0.5},

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import Letters, assert_same_policy, config_of, letters, quiet, rows_of, untimed
+from policy_runs import Letters, assert_same_policy, config_of, letters, quiet, rows_of, untimed
 from tiny_policy import make_world
 
 from guerdon.client import Client

@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 from conftest import tiny_config
+from policy_runs import write_prompts
 from transformers import AutoModelForCausalLM
-
-from runs import write_prompts
 
 NAMES = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
 
