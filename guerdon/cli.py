@@ -96,7 +96,9 @@ def dispatch(args: list[str]) -> None:
     if hasattr(module, "parse"):  # its options come from a file as well
         command(module.parse(args[words:]))
         return
-    tyro.cli(command, prog=f"guerdon {name}", args=args[words:])
+    from guerdon.options import gathered
+
+    tyro.cli(command, prog=f"guerdon {name}", args=gathered(args[words:], command))
 
 
 def _stop(message: str, status: int = 2) -> None:

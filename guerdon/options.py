@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from types import NoneType
@@ -19,6 +19,27 @@ Options = TypeVar("Options")
 def flag(name: str) -> str:
     """The command-line spelling of a field."""
     return "--" + name.replace("_", "-")
+
+
+def gathered(args: Sequence[str], options: Any) -> list[str]:
+    """Arguments in which `--reward a --reward b` has become `--reward a b`, for every list among the options.
+
+    `options` is a dataclass or a function with written-out annotations. Without this the last of them would win, unsaid.
+    """
+    lists = {flag(name) for name, kind in options.__annotations__.items() if "tuple[" in str(kind)}
+    found: dict[str, list[str]] = {}
+    rest: list[str] = []
+    values = rest
+    for word in args:
+        name, equals, value = word.partition("=")
+        if name in lists:
+            values = found.setdefault(name, [])
+            values += [value] if equals else []
+            continue
+        if word.startswith("--"):
+            values = rest
+        values.append(word)
+    return rest + [word for name, given in found.items() for word in (name, *given)]
 
 
 def from_yaml(cls: type[Options], path: str | Path) -> Options:

@@ -81,6 +81,7 @@ def parse_options(cls: type[Options], args: Sequence[str], prog: str, descriptio
         if "--resume" in parts and "--output" in parts[:-1]:
             saved = Path(parts[parts.index("--output") + 1]) / "config.yaml"
             default = options.from_yaml(cls, saved) if saved.is_file() else default
+    words = options.gathered(words, cls)
     found: Options = tyro.cli(cls, prog=prog, description=description, args=words, default=default)
     return found
 

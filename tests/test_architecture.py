@@ -58,7 +58,7 @@ ALLOWED = {
         "demo",
         "terminal",
     },
-    "cli": {"types", "commands"},
+    "cli": {"types", "options", "commands"},
     "__init__": {"types", "model"},
 }
 TORCH_FREE = ("types", "files", "aggregate", "data", "evaluate", "diagnose", "client")

@@ -63,6 +63,34 @@ def test_flags_win_over_the_file_and_the_command_over_its_algorithm(tmp_path):
     assert (config.algorithm, config.steps, config.beta, config.reward) == ("grpo", 9, 0.3, ("lab-gold",))
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        "--reward a b --steps 3",
+        "--reward a --reward b --steps 3",
+        "--reward=a --steps 3 --reward=b",
+        "--reward a --steps 3 --reward b",
+    ],
+)
+def test_parts_of_a_reward_add_up_however_they_are_given(given):
+    """Left to itself the parser lets the last flag win, and a part of the reward is gone unsaid."""
+    config = parse_as("ppo", given.split())
+    assert (config.reward, config.steps) == (("a", "b"), 3)
+
+
+def test_lists_of_other_commands_add_up_as_well():
+    from guerdon.commands.compare import compare
+    from guerdon.options import gathered
+
+    words = ["x.jsonl", "--data", "a", "--seed", "1", "--data", "b"]
+
+    def options(data: tuple[str, ...], seed: int) -> None:
+        pass
+
+    assert gathered(words, options) == ["x.jsonl", "--seed", "1", "--data", "a", "b"]
+    assert gathered(["a", "b", "--seed", "2"], compare) == ["a", "b", "--seed", "2"]
+
+
 def test_yaml_round_trip(tmp_path):
     config = OptimizeConfig(
         algorithm="grpo", policy="p", reward=("a", "length=words:1:9:0.1"), loss="dr-grpo", kl_estimator="k2", kl_target=6.0,
