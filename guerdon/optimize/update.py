@@ -172,25 +172,37 @@ def _accumulate(
     def total(sums: Tensor) -> Tensor:
         return accelerator.reduce(sums.to(device), "sum").cpu()  # type: ignore[no-any-return]
 
-    weights = torch.zeros(len(targets.used))
-    weights[samples] = token_weights(lengths, WEIGHTING[config.loss or "ppo"], config.max_new_tokens, total)
+    how = WEIGHTING[config.loss or "ppo"]
+    weights, shares = torch.zeros(2, len(targets.used))
+    weights[samples] = token_weights(lengths, how, config.max_new_tokens, total)
+    shares[samples] = token_weights(lengths, "token" if how == "constant" else how, config.max_new_tokens, total)
     rows = policy.rows(members or spare, config.tokens_per_row or 512)
     turns = len(rows) if world == 1 else int(accelerator.gather(torch.tensor([len(rows)], device=device)).max())
     sums = torch.zeros(len(STATISTICS))
     for turn in range(turns):
         row = rows[turn if turn < len(rows) else 0]
-        weight = weights[row.sample] * (turn < len(rows))
+        weight, share = (each[row.sample].to(device) * (turn < len(rows)) for each in (weights, shares))
         with contextlib.nullcontext() if turn + 1 == turns else accelerator.no_sync(learner):
-            loss, statistics = _row_loss(learner, row.to(device), weight.to(device), targets, beta, step, config)
+            loss, statistics = _row_loss(learner, row.to(device), weight, share, targets, beta, step, config)
             accelerator.backward(loss * world)  # gradients are averaged over processes
         sums += statistics.cpu()
     return total(sums).tolist()
 
 
 def _row_loss(
-    learner: nn.Module, row: TokenRow, weight: Tensor, targets: Targets, beta: float, step: int, config: OptimizeConfig
+    learner: nn.Module,
+    row: TokenRow,
+    weight: Tensor,
+    share: Tensor,
+    targets: Targets,
+    beta: float,
+    step: int,
+    config: OptimizeConfig,
 ) -> tuple[Tensor, Tensor]:
-    """Weighted loss of the tokens of one row, and its statistics in the order of `STATISTICS`."""
+    """Weighted loss of the tokens of one row, and its statistics in the order of `STATISTICS`.
+
+    weight, share  (t,) what a token counts in the loss, and in a mean: the latter sum to 1 over the minibatch
+    """
 
     def pick(values: Tensor) -> Tensor:
         return values[row.sample.cpu(), row.place.cpu()].to(weight.device)
@@ -210,10 +222,9 @@ def _row_loss(
         loss = loss + kl
     if values is not None and targets.values is not None and targets.returns is not None:
         errors, bounded = value_loss(values, pick(targets.values), pick(targets.returns), config.value_clip)
-        error, held = config.value_weight * (weight * errors).sum(), (weight * bounded).sum()
+        error, held = config.value_weight * (weight * errors).sum(), (share * bounded).sum()
         loss = loss + error
     with torch.no_grad():
-        moved = kl_value(logprob.detach() - behaviour, "k3")
-        share = weight / weight.sum().clamp_min(1e-12) * (weight.sum() > 0) if config.loss == "dr-grpo" else weight
+        moved = kl_value(behaviour - logprob.detach(), "k3")  # the tokens are those of the policy that sampled
         found = [policy_loss, kl, error, (share * clipped).sum(), held, (share * moved).sum(), (share * entropy).sum()]
     return loss, torch.stack([value.detach().float() for value in found])

@@ -180,6 +180,24 @@ def test_the_clip_is_reached(policy, rollout):
     assert (ratio > 1.28).any()
 
 
+def test_what_an_update_says_of_itself(policy, rollout):
+    """Share of clipped tokens, and KL of the policy that sampled by k3, rho - 1 - log rho, written out."""
+    old, advantages = moved(rollout, 0.4, 3), advantages_of(rollout)
+    targets = Targets(torch.ones(12, dtype=torch.bool), advantages[:, None] * rollout.mask, old, old, None, None)
+    accelerator, learner, groups = Accelerator(cpu=True), Learner(policy, None), rollout.groups()
+    for loss in ("dapo", "dr-grpo"):  # a constant weight does not sum to 1; the shares still do
+        found = _accumulate(
+            accelerator, learner, policy, groups, groups[:1], targets, 0.0, 1, replace(CONFIG, loss=loss)
+        )
+        statistics = dict(zip(STATISTICS, found, strict=True))
+        log_ratio = rollout.behaviour - old
+        up = (advantages[:, None] > 0).expand_as(rollout.mask)
+        held = torch.where(up, log_ratio.exp() > 1.28, log_ratio.exp() < 0.8)
+        assert statistics["clip_fraction"] == pytest.approx(float(held[rollout.mask].float().mean()), abs=1e-5)
+        k3 = (log_ratio.exp() - 1 - log_ratio)[rollout.mask].mean()
+        assert statistics["ratio_kl"] == pytest.approx(float(k3), rel=1e-4)
+
+
 @pytest.mark.parametrize("loss", ["dr-grpo", "ppo"])
 def test_rloo_on_policy_is_trls_up_to_a_constant(policy, rollout, loss):
     """TRL sums over tokens and means over completions; ours divides by the longest completion, or weighs tokens alike."""
