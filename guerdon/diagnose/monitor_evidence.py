@@ -172,15 +172,13 @@ def _turn(looks: Looks, b: int) -> Floats:
 
 def within_prompts(held_out: Floats, proxies: Floats, prompts: Ints) -> tuple[int, float, float]:
     """(groups, cross, square) of one step, as in `Looks`, from its scored answers; `prompts` numbers their prompts."""
-    groups, cross, square = 0, 0.0, 0.0
-    for prompt in np.unique(prompts):
-        is_in = prompts == prompt
-        if is_in.sum() < 2:
-            continue
-        g, p = held_out[is_in], proxies[is_in]
-        product = float((g - g.mean()) @ (p - p.mean()))
-        groups, cross, square = groups + 1, cross + product, square + product**2
-    return groups, cross, square
+    if not len(prompts):
+        return 0, 0.0, 0.0
+    _, at, counts = np.unique(prompts, return_inverse=True, return_counts=True)
+    at = at.reshape(-1)
+    g, p = (part - (np.bincount(at, part) / counts)[at] for part in (held_out, proxies))
+    products = np.bincount(at, g * p)[counts > 1]
+    return len(products), float(products.sum()), float(products @ products)
 
 
 def smooth(looks: Looks, width: float) -> tuple[Floats, Floats]:
