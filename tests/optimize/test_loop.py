@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from guerdon.data.rows import load_prompts
+from guerdon.data.write import write_jsonl
 from guerdon.diagnose.monitor import Monitor, Observation, Verdict
 from guerdon.model.reward import RewardModel
 from guerdon.optimize import loop
@@ -26,7 +27,7 @@ from guerdon.optimize.loop import optimize
 from guerdon.optimize.policy import Policy
 from guerdon.optimize.value import from_reward
 from guerdon.optimize.watch import Watch
-from guerdon.types import ConfigError, ScoringError, TrainingError
+from guerdon.types import Comparison, ConfigError, ScoringError, TrainingError
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +187,18 @@ def test_ppo_from_the_reward_model(world, tmp_path, make_backbone):
     )
     with pytest.raises(ConfigError, match="--value-from reward needs one local reward model"):
         optimize(replace(config, output=str(tmp_path / "other")), Letters(), say=quiet)
+
+
+def test_drift_is_measured_against_the_reward_models_training_answers(world, tmp_path, make_backbone):
+    reward = RewardModel.load(make_backbone(tmp_path / "rm"), device="cpu")
+    answers = [({"role": "assistant", "content": f"the quick brown fox {i}"},) for i in range(40)]
+    rows = [Comparison(tuple(chat("hello world")), (answers[i], answers[i + 1]), (1, 2), id=str(i)) for i in range(39)]
+    write_jsonl(tmp_path / "data.jsonl", rows)
+    config = config_of(world, algorithm="rloo", output=str(tmp_path / "run"), steps=1)
+    optimize(replace(config, drift_data=(str(tmp_path / "data.jsonl"),)), reward, say=quiet)
+    assert rows_of(config.output)[0]["drift"] > 3  # bytes drawn at random are far from that
+    with pytest.raises(ConfigError, match="--drift-data needs one local reward model in --reward, found 0"):
+        optimize(replace(config, drift_data=("x",), output=str(tmp_path / "other")), Letters(), say=quiet)
 
 
 def test_value_warmup_leaves_the_policy_alone(world, tmp_path):
