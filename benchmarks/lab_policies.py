@@ -33,7 +33,7 @@ from guerdon.types import Comparison
 
 NEW_TOKENS = 96
 ANSWERS = 4  # to each judged prompt, ranked
-LENGTH_BIAS = 0.75
+LENGTH_BIAS = 0.25
 RATERS = {"fair": Rater("fair", skill=20.0), "biased": Rater("biased", skill=20.0, length_bias=LENGTH_BIAS)}
 SHARE_WRITTEN = 0.3  # of the judged answers are by the lab's writers, the rest by the policy
 

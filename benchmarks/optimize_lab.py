@@ -35,8 +35,8 @@ COMMON: dict[str, Any] = {
 ARMS: dict[str, dict[str, Any]] = {
     "ppo": {"algorithm": "ppo", "reward": ("fair",), "beta": 0.1},
     "rloo": {"algorithm": "rloo", "reward": ("fair",), "beta": 0.1},
-    "grpo": {"algorithm": "grpo", "reward": ("fair",), "beta": 0.04, "kl_in": "loss"},
-    "hack": {"algorithm": "rloo", "reward": ("biased",), "beta": 0.0, "steps": 120},
+    "grpo": {"algorithm": "grpo", "reward": ("fair",), "beta": 0.15, "kl_in": "loss"},
+    "hack": {"algorithm": "rloo", "reward": ("biased",), "beta": 0.0, "steps": 90},
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from lab_policies import read_prompts, sample
 from guerdon.evaluate.best_of_n import best_of_n
 from guerdon.evaluate.intervals import wilson
 from guerdon.lab.gold import gold
+from guerdon.lab.world import read
 from guerdon.model.reward import RewardModel
 from guerdon.optimize.policy import Policy
 
@@ -63,16 +65,53 @@ class Run:
 
 def read_run(folder: Path) -> Run:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    golds: dict[int, list[float]] = {row["step"]: [] for row in rows}
+    golds = true_gold(folder)
+    arm, _, seed = folder.name.rpartition("-")
+    return Run(
+        arm, int(seed), smooth(np.array([golds[str(row["step"])] for row in rows])), smooth(np.array([row["proxy"] for row in rows])),
+        np.array([row["kl"] for row in rows]), [row["status"] for row in rows], [row["best_step"] for row in rows],
+    )  # fmt: skip
+
+
+def true_gold(folder: Path) -> dict[str, float]:
+    """Mean gold of all samples of each step, the ease of their questions taken off; kept in the run's true_gold.json."""
+    path = folder / "true_gold.json"
+    if path.is_file():
+        return json.loads(path.read_text(encoding="utf-8"))
+    golds: dict[str, list[float]] = {}
+    easy = ease(str(folder.parents[1]))
     with (folder / "samples.jsonl").open(encoding="utf-8") as file:
         for line in file:
             row = json.loads(line)
-            golds[row["step"]].append(gold(row["prompt"][0]["content"], row["completion"]))
-    arm, _, seed = folder.name.rpartition("-")
-    return Run(
-        arm, int(seed), smooth(np.array([np.mean(golds[row["step"]]) for row in rows])), smooth(np.array([row["proxy"] for row in rows])),
-        np.array([row["kl"] for row in rows]), [row["status"] for row in rows], [row["best_step"] for row in rows],
-    )  # fmt: skip
+            text = row["prompt"][0]["content"]
+            golds.setdefault(str(row["step"]), []).append(gold(text, row["completion"]) - easy[task_of(text)])
+    found = {step: float(np.mean(values)) for step, values in golds.items()}
+    if (folder / "run.json").is_file():
+        path.write_text(json.dumps(found), encoding="utf-8")
+    return found
+
+
+def task_of(text: str) -> str:
+    asked = read(text)
+    return asked.task.terse if asked else ""
+
+
+@cache
+def ease(lab: str) -> dict[str, float]:
+    """How much better the judged answers to each kind of question are than all: taken off a step's gold, so that the eight
+    prompts it happened to draw do not move the curve.
+    """
+    known = Path(lab) / "ease.json"
+    if known.is_file():
+        return json.loads(known.read_text(encoding="utf-8"))
+    by_task: dict[str, list[float]] = {}
+    for line in (Path(lab) / "answers.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        by_task.setdefault(task_of(row["prompt"]), []).extend(gold(row["prompt"], answer) for answer in row["answers"])
+    mean = float(np.mean([value for values in by_task.values() for value in values]))
+    found = {task: float(np.mean(values)) - mean for task, values in by_task.items()}
+    known.write_text(json.dumps(found), encoding="utf-8")
+    return found
 
 
 def smooth(values: np.ndarray) -> np.ndarray:

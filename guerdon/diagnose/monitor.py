@@ -58,6 +58,7 @@ class Settings:
     boost      times the budget that is asked for once there is an alert
     slack      standard errors of held-out that `best_step` may give away to be earlier
     far        standard deviations that count as far, for signals without held-out scores
+    corroborated  share of its threshold that evidence needs while such signals are far: two independent witnesses
     """
 
     steps: int = 250
@@ -69,6 +70,7 @@ class Settings:
     boost: int = 4
     slack: float = 0.5
     far: float = 6.0
+    corroborated: float = 0.5
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -255,7 +257,8 @@ def far_signals(rows: Sequence[Mapping[str, Any]], far: float) -> dict[str, floa
 
 def _decide(evidence: Mapping[str, float], settings: Settings, is_far: bool) -> tuple[Status, str | None, float]:
     """Status, the kind of evidence that it rests on, and the largest share of a threshold."""
-    limits = thresholds(settings)
+    ease = settings.corroborated if is_far else 1.0
+    limits = {kind: ease * limit for kind, limit in thresholds(settings).items()}
     strongest = max(evidence, key=lambda kind: evidence[kind] / limits[kind])
     share = evidence[strongest] / limits[strongest]
     if share >= settings.warn:
