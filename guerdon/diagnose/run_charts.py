@@ -18,6 +18,7 @@ from guerdon.diagnose.run_files import Run
 from guerdon.evaluate.columns import Floats
 
 PAINTS = (ACCENT, WARM, BAND, MUTED, INK)
+WIDE_RIGHT = 80
 HEADINGS = {"proxy": "Reward, optimised", "held_out": "Held-out, watched"}
 
 
@@ -33,6 +34,8 @@ class Line:
 
 def step_chart(run: Run) -> str:
     """Reward and held-out by step, both above the start in standard deviations, and what the monitor said when."""
+    marks = [(float(step), text, color) for step, text, color in _marks(run) if step is not None]
+    rows = _rows_of(marks, run.series("step"))
 
     def paint(axes: Any) -> None:
         ends = [(0.0, "start", MUTED)]
@@ -40,16 +43,18 @@ def step_chart(run: Run) -> str:
         for name, label, color in _both(run):
             values = _above_start(run, name)
             ends.append((_curve(axes, run.series("step"), values, color), label, color))
-        marks = [(step, text, color) for step, text, color in _marks(run) if step is not None]
         _frame(axes, "step", "above the start, SD")
-        _flags(axes, marks)
+        _flags(axes, marks, rows)
         end_labels(axes, ends)
 
-    return draw(_spoken(run), WIDE, 380, (58, 96, 66, 46), paint)
+    return draw(_spoken(run), WIDE, 330 + 15 * max([0, *rows]), (58, WIDE_RIGHT, 30 + 15 * max([0, *rows]), 46), paint)
 
 
 def kl_chart(run: Run, fit: Fit | None) -> str:
     """The same by the distance gone, the square root of KL, with the curve of Gao et al. fitted to held-out."""
+    marks: list[tuple[float, str, str]] = []
+    if fit is not None and not fit.refusal:
+        marks = [(math.sqrt(fit.peak_kl), f"estimated peak, {fit.peak_kl:.1f} nats", ACCENT)]
 
     def paint(axes: Any) -> None:
         ends = [(0.0, "start", MUTED)]
@@ -59,17 +64,14 @@ def kl_chart(run: Run, fit: Fit | None) -> str:
             values = _above_start(run, name)
             axes.scatter(d, values, s=11, color=color, alpha=0.3, linewidths=0)
             ends.append((_trend(axes, d, values, color), label, color))
-        marks: list[tuple[float, str, str]] = []
         if fit is not None:
             _fitted(axes, run, fit)
-            if not fit.refusal:
-                marks = [(math.sqrt(fit.peak_kl), f"estimated peak, {fit.peak_kl:.1f} nats", ACCENT)]
         _frame(axes, "√KL, √nats per sequence", "above the start, SD")
-        _flags(axes, marks)
+        _flags(axes, marks, _rows_of(marks, d))
         end_labels(axes, ends)
 
     peak = f"; estimated peak at {fit.peak_kl:.1f} nats" if fit is not None and not fit.refusal else ""
-    return draw(f"Reward and held-out by the square root of KL{peak}", WIDE, 360, (58, 96, 34, 46), paint)
+    return draw(f"Reward and held-out by the square root of KL{peak}", WIDE, 330, (58, WIDE_RIGHT, 26, 46), paint)
 
 
 def overlay(runs: Sequence[Run], name: str, by: str) -> str:
@@ -116,7 +118,8 @@ def small_chart(
         end_labels(axes, ends)
 
     spoken = "; ".join(f"{line.name} {_first(line.values):.3g} to {_first(line.values[::-1]):.3g}" for line in lines)
-    return draw(f"{title} by step: {spoken}", HALF, 230, (52, 92, 12, 44), paint)
+    names = [line.name for line in lines] + ([bound[1]] if bound else [])
+    return draw(f"{title} by step: {spoken}", HALF, 230, (52, 14 + 7 * max(map(len, names)), 12, 44), paint)
 
 
 def lines_of(run: Run, columns: Sequence[tuple[str, str]]) -> list[Line]:
@@ -182,10 +185,14 @@ def _curve(axes: Any, x: Floats, values: Floats, color: str) -> float:
 
 
 def _trend(axes: Any, x: Floats, values: Floats, color: str) -> float:
-    """The smoothed course of the run through a plane: neighbouring steps are averaged in both coordinates."""
-    smooth = smoothed(values)
-    axes.plot(smoothed(x), smooth, color=color, linewidth=1.8)
-    return _first(smooth[::-1])
+    """Means of the steps whose KL falls into the same of 16 equal parts; returns where that line ends."""
+    known = np.isfinite(x) & np.isfinite(values)
+    x, values = x[known], values[known]
+    part = np.minimum((16 * x / max(float(x.max()), 1e-9)).astype(int), 15)
+    parts = np.unique(part)
+    at, mean = (np.array([column[part == i].mean() for i in parts]) for column in (x, values))
+    axes.plot(at, mean, color=color, linewidth=1.8, marker="o", markersize=3.5)
+    return float(mean[-1])
 
 
 def _fitted(axes: Any, run: Run, fit: Fit) -> None:
@@ -207,23 +214,32 @@ def _marks(run: Run) -> list[tuple[float | None, str, str]]:
     ]
 
 
-def _flags(axes: Any, marks: Sequence[tuple[float, str, str]]) -> None:
-    """Upright lines with their names above the chart, on lines of their own where they would touch."""
+def _flags(axes: Any, marks: Sequence[tuple[float, str, str]], rows: Sequence[int]) -> None:
+    """Upright lines with their names above the chart, each in the row that `_rows_of` gives it."""
     low, high = axes.get_xlim()
-    width = axes.get_window_extent().width
-    rows: list[float] = []  # where the last name of each row ends
-    for x, text, color in sorted(marks):
+    for (x, text, color), row in zip(marks, rows, strict=True):
         axes.axvline(x, color=color, linewidth=1.1, dashes=(3, 2))
-        at, size = (x - low) / (high - low) * width, 7.0 * len(text) + 10
-        is_left = at + size > width + 60
-        begin = at - size if is_left else at
-        row = next((i for i, end in enumerate(rows) if begin > end), len(rows))
-        rows[row : row + 1] = [begin + size]
-        place = ("right", -2) if is_left else ("left", 2)
+        side, shift = ("right", -2) if x > low + 0.8 * (high - low) else ("left", 2)
         across = axes.get_xaxis_transform()
-        axes.annotate(
-            text, (x, 1), (place[1], 5 + 15 * row), across, "offset pixels", ha=place[0], color=color, fontsize=12
-        )
+        axes.annotate(text, (x, 1), (shift, 5 + 15 * row), across, "offset pixels", ha=side, color=color, fontsize=12)
+
+
+def _rows_of(marks: Sequence[tuple[float, str, str]], x: Floats) -> list[int]:
+    """For each mark the lowest row above the chart in which its name touches no other."""
+    low, high = float(np.nanmin(x)), float(np.nanmax(x))
+    pixels = (WIDE - 58 - WIDE_RIGHT) / max(high - low, 1e-9)
+    taken: list[list[tuple[float, float]]] = []
+    found = []
+    for at, text, _ in marks:
+        size = 7.0 * len(text) + 10
+        begin = (at - low) * pixels - (size if at > low + 0.8 * (high - low) else 0)
+        free = [all(begin + size <= a or begin >= b for a, b in row) for row in taken]
+        row = free.index(True) if True in free else len(taken)
+        if row == len(taken):
+            taken.append([])
+        taken[row].append((begin, begin + size))
+        found.append(row)
+    return found
 
 
 def _frame(axes: Any, xlabel: str, ylabel: str) -> None:

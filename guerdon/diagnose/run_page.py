@@ -42,7 +42,7 @@ SECTIONS: Mapping[str, tuple[Chart, ...]] = {
             (("kl_per_token", "KL"),),
             "The same by token. If only the line by sequence climbs, the answers are getting longer.",
         ),
-        Chart("Beta, reward per nat", (("beta", "beta"),), "The price of KL. It moves only with --kl-target."),
+        Chart("Beta, reward per nat", (("beta", "beta"),), "The price of KL, moved so that KL comes to the target."),
     ),
     "What are the answers like?": (
         Chart(
@@ -52,9 +52,15 @@ SECTIONS: Mapping[str, tuple[Chart, ...]] = {
         ),
         Chart(
             "Layout and endings",
-            (("eos_rate", "ends"), ("list_rate", "list"), ("bold_rate", "bold"), ("repetition", "repetition")),
-            "Shares of answers that end by themselves, have a list, have bold, and mean share of repeated four-word runs. A "
-            "share that runs to 0 or 100 % is a habit the reward pays for.",
+            (("eos_rate", "ends"), ("list_rate", "list"), ("bold_rate", "bold")),
+            "Shares of answers that end by themselves, have a list, have bold text. A share that runs to 0 or 100 % is a habit "
+            "the reward pays for.",
+            is_share=True,
+        ),
+        Chart(
+            "Repetition",
+            (("repetition", "repeated"),),
+            "Mean share of four-word runs that were said before. Rising, the reward pays for padding: read the last answers.",
             is_share=True,
         ),
         Chart(
@@ -145,7 +151,9 @@ def _head(runs: Sequence[Run], title: str) -> Iterator[Html]:
 def _lead(run: Run) -> str:
     config = run.config
     name = str(config.get("algorithm", "")).upper() or "The policy"
-    price = f", {number(float(config['beta']))} reward per nat of KL" if config.get("beta") is not None else ""
+    beta, price = config.get("beta"), ""
+    if beta is not None:
+        price = f"; a nat of KL costs {float(beta):g}" if beta else "; KL costs nothing"
     samples = int(run.last.get("samples") or 0)
     return f"{name}: {int(run.last['step']):,} steps, {samples:,} answers{price}."
 
@@ -173,7 +181,7 @@ def _overlays(runs: Sequence[Run], by: str, caption: str) -> Iterator[Html]:
 
 def _by_step(is_one: bool) -> str:
     scale = (
-        "Reward and held-out above the first steps, in standard deviations over the answers of those steps; light: each "
+        "Reward (the proxy that is optimised) and held-out above the first steps, in standard deviations over the answers of those steps; light: each "
         "step, bold: mean over a tenth of the run. "
         if is_one
         else "Light: each step, bold: mean over a tenth of the run. A cross marks where the monitor said stop, a ring the "
@@ -198,10 +206,15 @@ def _by_kl(fit: Fit | None, is_one: bool) -> str:
 def _section(runs: Sequence[Run], name: str, charts: Sequence[Chart]) -> Iterator[Html]:
     if name == "How does PPO do?" and not any(run.has("explained_variance") for run in runs):
         return
-    drawn = [part for chart in charts for part in _drawn(runs, chart)]
+    drawn = [part for chart in charts if not _is_idle(runs, chart) for part in _drawn(runs, chart)]
     if drawn:
         yield element("h2", name)
         yield wrap("div", drawn, "pair")
+
+
+def _is_idle(runs: Sequence[Run], chart: Chart) -> bool:
+    """Is this the chart of a beta that never moves? The head of the page gives its value."""
+    return chart.columns[0][0] == "beta" and all(len({row.get("beta") for row in run.rows}) == 1 for run in runs)
 
 
 def _drawn(runs: Sequence[Run], chart: Chart) -> Iterator[Html]:
@@ -254,23 +267,20 @@ def _answers(step: int, name: str, rows: Sequence[Row]) -> Iterator[Html]:
         return
     picked = [("Middle reward", scored[len(scored) // 2]), ("Highest reward", scored[-1])]
     head = [element("span", f"Step {step:,}, {name}"), element("b", f"{len(rows):,} answers")]
-    sides = [
-        wrap("section", [_sample_head(title, row), _prompt(row), passage(str(row["completion"])), _parts(row)])
-        for title, row in picked
-    ]
+    sides = [wrap("section", _sample(title, row)) for title, row in picked]
     yield wrap("article", [wrap("header", head), wrap("div", sides, "pair")])
 
 
-def _sample_head(title: str, row: Row) -> Html:
-    held = "" if row.get("held_out") is None else f" · held-out {number(float(row['held_out']))}"
-    values = f"reward {number(float(row['reward']))}{held} · KL {number(float(row['kl']))}"
-    return Html(f"<h4>{element('span', title)}{element('span', values)}</h4>")
-
-
-def _prompt(row: Row) -> Html:
-    messages = row.get("prompt") or []
-    text = "\n".join(str(message.get("content", "")) for message in messages)
-    return wrap("div", [wrap("div", [passage(text, tail=True)], "note")])
+def _sample(title: str, row: Row) -> Iterator[Html]:
+    """One answer under its prompt, with all that was measured on it."""
+    yield Html(f"<h4>{element('span', title)}{element('span', 'reward ' + number(float(row['reward'])))}</h4>")
+    held = "not checked" if row.get("held_out") is None else f"held-out {number(float(row['held_out']))}"
+    end = "" if row.get("finished", True) else ", cut"
+    yield element("h4", f"{held} · KL {number(float(row['kl']))} nats · {row.get('tokens')} tokens{end}")
+    text = "\n".join(str(message.get("content", "")) for message in row.get("prompt") or [])
+    yield wrap("div", [passage(text, tail=True)], "asked")
+    yield passage(str(row["completion"]))
+    yield _parts(row)
 
 
 def _parts(row: Row) -> Html:

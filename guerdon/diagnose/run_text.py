@@ -82,14 +82,10 @@ def number(value: float) -> str:
     """Three significant figures, without an exponent where it can be helped."""
     if math.isnan(value):
         return "–"
-    if value and abs(value) < 5e-4:
+    if abs(value) < 5e-4:
         return "0.000"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) >= 100 else _plain(value)
-
-
-def _plain(value: float) -> str:
-    digits = 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
-    return f"{value:.{digits}f}"
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
+    return f"{value:,.{digits}f}"
 
 
 def _verdict(run: Run) -> Iterator[Finding]:
@@ -130,9 +126,13 @@ def _remedy(run: Run) -> str:
 
 
 def _go_on(run: Run) -> str:
-    if run.end("held_out") > run.start("held_out"):
+    rise, error = _rise(run, "held_out")
+    if rise >= 2 * error:
         return "The policy may be used, and more steps may help." if run.saved_step is not None else "Let it go on."
-    return "But held-out has not risen either: more reward has not meant better answers so far."
+    return (
+        f"But held-out has not clearly risen ({change(run, 'held_out')}): more reward has not been shown to mean better "
+        "answers. Check more samples with --held-out-budget."
+    )
 
 
 def _gain(run: Run) -> Iterator[Finding]:
@@ -140,11 +140,8 @@ def _gain(run: Run) -> Iterator[Finding]:
     if run.saved_step is None:
         of = f" of {planned:,}" if isinstance(planned, int) else ""
         yield f"The run is not finished: {done:,}{of} steps are shown. Go on with --resume.", False
-    first, last = (part[np.isfinite(part)] for part in _ends(run))
-    if len(run.rows) < 10 or len(first) < 2 or len(last) < 2:
-        return
-    error = math.sqrt(float(first.var(ddof=1)) / len(first) + float(last.var(ddof=1)) / len(last))
-    if last.mean() - first.mean() < 2 * error:
+    rise, error = _rise(run, "proxy")
+    if rise < 2 * error:
         yield (
             f"The reward has not clearly risen ({change(run, 'proxy')}, less than two standard errors): take more steps, a "
             "higher --learning-rate or a lower --beta.",
@@ -152,9 +149,16 @@ def _gain(run: Run) -> Iterator[Finding]:
         )
 
 
-def _ends(run: Run) -> tuple[np.ndarray, np.ndarray]:
-    values, size = run.series("proxy"), max(run.window, min(5, len(run.rows) // 3))
-    return values[:size], values[-size:]
+def _rise(run: Run, name: str) -> tuple[float, float]:
+    """By how much the last steps lie above the first ones, a tenth of the run but at least five each, and its standard error
+    from the spread between steps. Neither is known (NaN) in a run of fewer than ten steps.
+    """
+    values, size = run.series(name), max(run.window, 5)
+    first, last = (part[np.isfinite(part)] for part in (values[:size], values[-size:]))
+    if len(run.rows) < 2 * size or len(first) < 2 or len(last) < 2:
+        return math.nan, math.nan
+    error = math.sqrt(float(first.var(ddof=1)) / len(first) + float(last.var(ddof=1)) / len(last))
+    return float(last.mean() - first.mean()), error
 
 
 def _kl(run: Run, fit: Fit | None) -> Iterator[Finding]:
