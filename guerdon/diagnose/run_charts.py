@@ -86,11 +86,11 @@ def overlay(runs: Sequence[Run], name: str, by: str) -> str:
             if by == "step":
                 last = _curve(axes, x, values, color)
                 smooth = smoothed(values)
-                for step, mark in ((run.first_with("stop"), "X"), (run.saved_step, "o")):
+                for step, mark in ((run.first_with("stop"), "x"), (run.saved_step, "o")):
                     if step is not None:
                         at = int(np.argmin(np.abs(x - step)))
-                        face = color if mark == "X" else "none"
-                        axes.plot([x[at]], [smooth[at]], mark, color=color, markerfacecolor=face, markersize=9)
+                        style = {"markerfacecolor": "none", "markersize": 10, "markeredgewidth": 1.8}
+                        axes.plot([x[at]], [smooth[at]], mark, color=INK, **style)
             else:
                 axes.scatter(x, values, s=8, color=color, alpha=0.25, linewidths=0)
                 last = _trend(axes, x, values, color)
@@ -99,7 +99,13 @@ def overlay(runs: Sequence[Run], name: str, by: str) -> str:
         end_labels(axes, ends)
 
     spoken = "; ".join(f"{run.name}: from {run.start(name):.3g} to {run.end(name):.3g}" for run in runs)
-    return draw(f"{HEADINGS.get(name, name)}: {spoken}", HALF, 270, (46, 98, 12, 44), paint)
+    return draw(
+        f"{HEADINGS.get(name, name)}: {spoken}",
+        HALF,
+        270,
+        (46, _room([short(run.name) for run in runs]), 12, 44),
+        paint,
+    )
 
 
 def small_chart(
@@ -119,7 +125,7 @@ def small_chart(
 
     spoken = "; ".join(f"{line.name} {_first(line.values):.3g} to {_first(line.values[::-1]):.3g}" for line in lines)
     names = [line.name for line in lines] + ([bound[1]] if bound else [])
-    return draw(f"{title} by step: {spoken}", HALF, 230, (52, 14 + 7 * max(map(len, names)), 12, 44), paint)
+    return draw(f"{title} by step: {spoken}", HALF, 230, (52, _room(names), 12, 44), paint)
 
 
 def lines_of(run: Run, columns: Sequence[tuple[str, str]]) -> list[Line]:
@@ -154,6 +160,11 @@ def short(name: str, most: int = 15) -> str:
     return name if len(name) <= most else "…" + name[-most + 1 :]
 
 
+def _room(names: Sequence[str]) -> int:
+    """Pixels that names at the right end of lines take."""
+    return 16 + 7 * max(map(len, names))
+
+
 def _colors(count: int) -> list[str]:
     return [PAINTS[i % len(PAINTS)] for i in range(count)]
 
@@ -185,14 +196,13 @@ def _curve(axes: Any, x: Floats, values: Floats, color: str) -> float:
 
 
 def _trend(axes: Any, x: Floats, values: Floats, color: str) -> float:
-    """Means of the steps whose KL falls into the same of 16 equal parts; returns where that line ends."""
+    """Means over up to 12 equally large groups of steps, in order of KL; returns where that line ends."""
     known = np.isfinite(x) & np.isfinite(values)
-    x, values = x[known], values[known]
-    part = np.minimum((16 * x / max(float(x.max()), 1e-9)).astype(int), 15)
-    parts = np.unique(part)
-    at, mean = (np.array([column[part == i].mean() for i in parts]) for column in (x, values))
+    order = np.argsort(x[known], kind="stable")
+    groups = [group for group in np.array_split(order, 12) if len(group)]
+    at, mean = ([float(column[known][group].mean()) for group in groups] for column in (x, values))
     axes.plot(at, mean, color=color, linewidth=1.8, marker="o", markersize=3.5)
-    return float(mean[-1])
+    return mean[-1]
 
 
 def _fitted(axes: Any, run: Run, fit: Fit) -> None:

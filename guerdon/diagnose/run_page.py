@@ -14,7 +14,7 @@ from guerdon.diagnose.kl_fits import Fit
 from guerdon.diagnose.page import Html, document, element, figure, findings, grid, measured, passage, tiles, wrap
 from guerdon.diagnose.run_charts import HEADINGS, kl_chart, lines_across, lines_of, overlay, small_chart, step_chart
 from guerdon.diagnose.run_files import Row, Run, read_runs
-from guerdon.diagnose.run_text import compared, findings_of, number, tiles_of
+from guerdon.diagnose.run_text import NAMES, compared, findings_of, number, tiles_of
 from guerdon.files import write_text
 
 __all__ = ["write_run_page"]
@@ -72,7 +72,7 @@ SECTIONS: Mapping[str, tuple[Chart, ...]] = {
     "Is there still something to learn from?": (
         Chart(
             "Spread of the reward",
-            (("proxy_std", "all"), ("within_std", "in prompt")),
+            (("proxy_std", "overall"), ("within_std", "in prompt")),
             "Standard deviation over all answers, and among those to one prompt. At 0 within a prompt RLOO and GRPO learn nothing.",
         ),
         Chart(
@@ -228,7 +228,9 @@ def _drawn(runs: Sequence[Run], chart: Chart) -> Iterator[Html]:
     for column, name in chart.columns:
         lines = lines_across(runs, column)
         if lines:
-            heading = chart.heading if len(chart.columns) == 1 else f"{chart.heading}: {name}"
+            heading = chart.heading
+            if len(chart.columns) > 1:
+                heading = NAMES[column].capitalize() if column in NAMES else f"{chart.heading}: {name}"
             meaning = chart.meaning if column == chart.columns[0][0] else ""
             yield wrap("div", [element("h3", heading), figure(small_chart(heading, lines, chart.is_share), meaning)])
 

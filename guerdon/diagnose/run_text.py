@@ -127,6 +127,8 @@ def _remedy(run: Run) -> str:
 
 def _go_on(run: Run) -> str:
     rise, error = _rise(run, "held_out")
+    if math.isnan(rise):
+        return ""
     if rise >= 2 * error:
         return "The policy may be used, and more steps may help." if run.saved_step is not None else "Let it go on."
     return (
