@@ -36,6 +36,7 @@ COMMANDS = {
     "diagnose probes": ("probes", "find what a reward model can be gamed with, by edits that need no model"),
     "diagnose overopt": ("overopt", "what optimising a reward does to gold, from a pool of scored answers"),
     "diagnose drift": ("drift", "say whether a policy's answers are still where the reward model was trained"),
+    "diagnose run": ("run", "one page on a policy run, or several beside each other: what happened, what to do"),
     "diagnose report": ("report", "everything known about a run in one page, and its model card"),
     "demo": ("demo", "the whole path on a simulated world, offline, in minutes"),
 }

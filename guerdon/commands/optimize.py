@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guerdon.terminal import load_scorer, parse_options, run_folder
-from guerdon.types import ConfigError
+from guerdon.types import ConfigError, GuerdonError
 
 if TYPE_CHECKING:
     from guerdon.optimize.config import Algorithm, OptimizeConfig
@@ -36,7 +36,25 @@ def optimize(config: OptimizeConfig) -> None:
             bar.stop()  # also on an error, or its message would be drawn over
     if result.is_main_process:
         saved = f", as of step {result.saved_step}" if result.saved_step < result.steps else ""
+        _leave_pages(Path(config.output), say)
         say(f"{summary(Path(config.output))}; {result.seconds:.0f} s; the policy is {result.policy}{saved}")
+
+
+def _leave_pages(run: Path, say: Callable[[str], None]) -> None:
+    """Pairs to label next and the run's page. The policy is there already, so what cannot be written is no failure of the run."""
+    from guerdon.diagnose.labelling import write_to_label
+    from guerdon.diagnose.run_page import write_run_page
+
+    try:
+        count = write_to_label(run)
+        say(f"{count} pairs worth labelling next: {run / 'to_label.jsonl'}")
+    except GuerdonError as error:
+        say(f"no pairs to label were written ({error})")
+    try:
+        write_run_page([run], run / "report.html")
+        say(f"page: {run / 'report.html'}")
+    except GuerdonError as error:
+        say(f"no page was written ({error}); try again with: guerdon diagnose run {run}")
 
 
 def _rewards(config: OptimizeConfig) -> tuple[WeightedSum, WeightedSum | None]:

@@ -198,7 +198,7 @@ class Monitor:
         self._note(status, step, reason)
         if self._stopped_at is not None:
             status, reason = "stop", self._stop_reason
-        fit = _fit(looks)
+        fit = fit_steps(looks.n, looks.kl, looks.mean)
         return Verdict(
             status=status,
             reason=reason,
@@ -273,8 +273,7 @@ def _summary(looks: Looks, found: Evidence, slack: float) -> dict[str, float]:
     best = best_look(curve, np.sqrt(noise / support), slack)
     recent = looks.n[-8:]
     now = float((recent * looks.mean[-8:]).sum() / recent.sum())
-    first = looks.n[:STARTING]
-    start = float((first * looks.mean[:STARTING]).sum() / first.sum())
+    start = start_of(looks.n, looks.mean)
     lost = float(curve[best]) - now
     error = 1.96 * math.sqrt(noise * (1 / float(support[best]) + 1 / float(recent.sum())))
     return {
@@ -286,21 +285,27 @@ def _summary(looks: Looks, found: Evidence, slack: float) -> dict[str, float]:
     }
 
 
-def _fit(looks: Looks) -> Fit | None:
-    """Gao's curve through at most `BINS` groups of neighbouring looks; None before five groups of 1 nat or more."""
-    size = max(4, math.ceil(looks.count / BINS))
-    groups = [slice(i, i + size) for i in range(STARTING, looks.count - size + 1, size)]
+def fit_steps(n: Floats, kl: Floats, mean: Floats) -> Fit | None:
+    """Gao's curve through at most `BINS` groups of neighbouring steps; None before five groups of 1 nat or more.
+
+    n, kl, mean   held-out scores of each step, its KL in nats per sequence, and the mean of its held-out scores
+    """
+    size = max(4, math.ceil(len(n) / BINS))
+    groups = [slice(i, i + size) for i in range(STARTING, len(n) - size + 1, size)]
     if len(groups) < 5:
         return None
-    weight = [looks.n[group].sum() for group in groups]
-    kl = np.array([(looks.n[g] * looks.kl[g]).sum() for g in groups]) / weight
-    gold = np.array([(looks.n[g] * looks.mean[g]).sum() for g in groups]) / weight
-    first = looks.n[:STARTING]
-    start = float((first * looks.mean[:STARTING]).sum() / first.sum())
-    order = np.argsort(kl, kind="stable")
-    if (kl >= 1.0).sum() < 5:
+    weight = [n[group].sum() for group in groups]
+    means = np.array([(n[g] * kl[g]).sum() for g in groups]) / weight
+    gold = np.array([(n[g] * mean[g]).sum() for g in groups]) / weight
+    order = np.argsort(means, kind="stable")
+    if (means >= 1.0).sum() < 5:
         return None
-    return fit_reinforcement(kl[order], gold[order], start=start)
+    return fit_reinforcement(means[order], gold[order], start=start_of(n, mean))
+
+
+def start_of(n: Floats, mean: Floats) -> float:
+    """Held-out of the policy as it was at the start: the mean over the scores of the first steps."""
+    return float((n[:STARTING] * mean[:STARTING]).sum() / n[:STARTING].sum())
 
 
 def _looks(scored: Sequence[Mapping[str, Any]]) -> Looks:

@@ -5,6 +5,7 @@ A page is one file: style and pictures stand inside it, there is no script, and 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from typing import NewType
@@ -41,6 +42,7 @@ ul.advice li.warn { border-color: var(--warm); }
 figure { margin: 20px 0 0; min-width: 0; }
 figure svg { display: block; width: 100%; height: auto; overflow: visible; stroke-linejoin: round; }
 figcaption { color: var(--muted); font-size: 14.5px; line-height: 1.5; margin-top: 8px; max-width: 78ch; }
+.flag { white-space: nowrap; }
 .scroll { overflow-x: auto; } .scroll svg { min-width: 640px; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 12px 20px; align-items: start; }
 h3 { font-size: 15px; font-weight: 650; margin: 22px 0 -10px; }
@@ -59,6 +61,7 @@ article .pair > section + section { border-left: 1px solid var(--line); }
 article h4 { margin: 0 0 4px; font-size: 13px; font-weight: 600; color: var(--muted); display: flex;
   justify-content: space-between; font-variant-numeric: tabular-nums; }
 .chosen h4 { color: var(--accent); } .rejected h4 { color: var(--warm); }
+.asked { color: var(--muted); border-left: 2px solid var(--line); padding-left: 10px; margin: 6px 0 8px; }
 .text { white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.5; }
 details summary { cursor: pointer; color: var(--muted); font-size: 13px; margin-top: 4px; }
 @media (max-width: 700px) { main { padding: 28px 18px 48px; } .pair { grid-template-columns: 1fr; }
@@ -100,7 +103,7 @@ def wrap(tag: str, parts: Iterable[Html], css: str = "") -> Html:
 
 def figure(svg: str, caption: str, wide: bool = False) -> Html:
     """A picture and the sentence that says what it means."""
-    return wrap("figure", [wrap("div", [Html(svg)], "scroll" if wide else ""), element("figcaption", caption)])
+    return wrap("figure", [wrap("div", [Html(svg)], "scroll" if wide else ""), _spoken("figcaption", caption)])
 
 
 def grid(head: Sequence[str], rows: Iterable[Sequence[str]], numbers_from: int = 1) -> Html:
@@ -126,7 +129,7 @@ def findings(lines: Sequence[tuple[str, bool]]) -> Iterator[Html]:
     """What was found, a sentence or two each; those marked True are warnings. Nothing without any."""
     if lines:
         unbroken = [(text.replace(" %", "\u00a0%"), is_warning) for text, is_warning in lines]
-        yield wrap("ul", [element("li", text, "warn" if is_warning else "") for text, is_warning in unbroken], "advice")
+        yield wrap("ul", [_spoken("li", text, "warn" if is_warning else "") for text, is_warning in unbroken], "advice")
 
 
 def measured(facts: Mapping[str, str]) -> Iterator[Html]:
@@ -151,6 +154,11 @@ def passage(text: str, tail: bool = False) -> Html:
     rest = text[len(start) : MOST] + (f"\n[cut here: {len(text):,} characters in all]" if len(text) > MOST else "")
     fold = wrap("details", [element("summary", f"show all {len(text):,} characters"), element("div", rest, "text")])
     return wrap("div", [element("div", start + " …", "text"), fold])
+
+
+def _spoken(tag: str, text: str, css: str = "") -> Html:
+    """An element around a sentence whose flags, such as --seed, do not break over lines."""
+    return Html(re.sub(r"(?<![\w-])--[a-z][\w-]*", r'<span class="flag">\g<0></span>', element(tag, text, css)))
 
 
 def _css(name: str) -> str:
