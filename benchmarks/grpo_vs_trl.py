@@ -50,7 +50,11 @@ def main() -> None:
         for block in range(options.blocks):
             for system in ("trl", "guerdon") if block % 2 else ("guerdon", "trl"):
                 found[system].append(measure(system, work, options))
-                print(f"block {block} {system}: {found[system][-1]['samples_per_s']:.1f} samples/s", file=sys.stderr, flush=True)
+                print(
+                    f"block {block} {system}: {found[system][-1]['samples_per_s']:.1f} samples/s",
+                    file=sys.stderr,
+                    flush=True,
+                )
     text = report(found, options)
     print(text)
     if options.output:
@@ -69,7 +73,16 @@ def prepare(work: Path, options: argparse.Namespace) -> None:
 
 
 def measure(system: str, work: Path, options: argparse.Namespace) -> dict:
-    words = ["--one", system, "--work", str(work), "--steps", str(options.steps), "--new-tokens", str(options.new_tokens)]
+    words = [
+        "--one",
+        system,
+        "--work",
+        str(work),
+        "--steps",
+        str(options.steps),
+        "--new-tokens",
+        str(options.new_tokens),
+    ]
     env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True, env=env)
     if done.returncode:
@@ -184,8 +197,14 @@ def report(found: dict[str, list[dict]], options: argparse.Namespace) -> str:
         "|---|---:|---:|",
     ]
     for name, key in (("samples/s", "samples_per_s"), ("tokens per completion", "tokens")):
-        lines.append(f"| {name} | {spread([r[key] for r in found['guerdon']])} | {spread([r[key] for r in found['trl']])} |")
-    for name, key in (("rollout, s per step", "rollout_s"), ("scoring, s per step", "score_s"), ("update, s per step", "update_s")):
+        lines.append(
+            f"| {name} | {spread([r[key] for r in found['guerdon']])} | {spread([r[key] for r in found['trl']])} |"
+        )
+    for name, key in (
+        ("rollout, s per step", "rollout_s"),
+        ("scoring, s per step", "score_s"),
+        ("update, s per step", "update_s"),
+    ):
         other = spread([r[key] for r in found["trl"]], 3) if key == "score_s" else "not shown apart"
         lines.append(f"| {name} | {spread([r[key] for r in found['guerdon']], 3)} | {other} |")
     lines += ["", f"Ratio of samples/s, block by block: {spread(ratios, 2)}.", ""]

@@ -95,7 +95,12 @@ def bent(t: Array, kl: Array, rng: np.random.Generator) -> Curves:
     return (f - bend * f * f) / (1 - bend), f, kl
 
 
-HACKED = {"gao": gao, "fast": bump((25, 40), (0, 0)), "slow fall": bump((60, 100), (0, 0)), "plateau": bump((30, 60), (20, 50))}
+HACKED = {
+    "gao": gao,
+    "fast": bump((25, 40), (0, 0)),
+    "slow fall": bump((60, 100), (0, 0)),
+    "plateau": bump((30, 60), (20, 50)),
+}
 BENIGN = {"together": together, "still rising": slow, "creep": creep, "bent": bent}
 
 
@@ -139,7 +144,9 @@ def shaped(name: str, runs: int, steps: int, gain: Array, rng: np.random.Generat
     rate = np.gradient(gold, axis=1) / np.maximum(np.gradient(proxy, axis=1), 0.02 / steps)
     spread = rng.uniform(0.2, 0.5, (runs, 1)) / 0.2  # SD of the proxy within prompts over that of gold
     relation = np.clip(rng.uniform(0, 0.8, (runs, 1)) * rate * spread, -0.6, 0.6)
-    return Shaped(gold, proxy + 0.01 * rng.normal(size=gold.shape), kl, wander(runs, steps, rng) * gain[:, None], relation, rng)
+    return Shaped(
+        gold, proxy + 0.01 * rng.normal(size=gold.shape), kl, wander(runs, steps, rng) * gain[:, None], relation, rng
+    )
 
 
 class Trained:

@@ -43,7 +43,18 @@ ARMS: dict[str, dict[str, Any]] = {
 class Printer(Watch):
     def step(self, row: dict[str, Any]) -> None:
         if row["step"] % 10 == 0 or row["step"] == 1:
-            keys = ("step", "proxy", "held_out", "kl", "length", "entropy", "within_std", "seconds", "status", "explained")
+            keys = (
+                "step",
+                "proxy",
+                "held_out",
+                "kl",
+                "length",
+                "entropy",
+                "within_std",
+                "seconds",
+                "status",
+                "explained",
+            )
             print({k: round(row[k], 3) if isinstance(row[k], float) else row[k] for k in keys if k in row}, flush=True)
 
 

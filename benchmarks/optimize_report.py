@@ -135,7 +135,11 @@ def best_of_64(lab: Path, name: str) -> tuple[float, float]:
     if name not in known:
         asked = read_prompts(lab / "check.jsonl")[:CHECKED]
         answers = sample(Policy.load(lab / "policy"), asked, SAMPLES, 0)
-        flat = [({"role": "user", "content": t}, {"role": "assistant", "content": a}) for t, g in zip(asked, answers, strict=True) for a in g]
+        flat = [
+            ({"role": "user", "content": t}, {"role": "assistant", "content": a})
+            for t, g in zip(asked, answers, strict=True)
+            for a in g
+        ]
         golds = np.array([gold(c[0]["content"], c[1]["content"]) for c in flat])
         scores = np.array([float(s) for s in RewardModel.load(lab / name / "model").score(flat)])
         curve = best_of_n(scores, golds, np.arange(0, len(flat) + 1, SAMPLES), np.array([1, 4, 16, 64])).mean(0)[:, 0]
@@ -155,7 +159,9 @@ def learning_table(lab: Path, runs: list[Run]) -> list[str]:
     ]
     for run in runs:
         after = checked_gold(lab, lab / "runs" / f"{run.arm}-{run.seed}" / "policy")
-        lines.append(f"| {run.arm} | {run.seed} | {after:.3f} | {(after - start) / (best - start):.2f} | {run.kl[-10:].mean():.1f} |")
+        lines.append(
+            f"| {run.arm} | {run.seed} | {after:.3f} | {(after - start) / (best - start):.2f} | {run.kl[-10:].mean():.1f} |"
+        )
     return lines
 
 

@@ -118,13 +118,21 @@ def run(output: Path, seed: int = 0, size: Size | None = None) -> Path:
     with _step(console, 7, f"a policy: guerdon optimize sft --policy {output}/base --data {output}/train.jsonl ..."):
         policy = start_policy(output, seed, size.policy, say)
 
-    with _step(console, 8, f"best of n: guerdon optimize best-of-n --policy {output}/sft/policy --reward {output}/run/model ..."):
+    with _step(
+        console,
+        8,
+        f"best of n: guerdon optimize best-of-n --policy {output}/sft/policy --reward {output}/run/model ...",
+    ):
         pick_the_best(output, policy, asked, seed, size.policy, say)
 
-    with _step(console, 9, f"optimise: guerdon optimize ppo --reward {output}/run/model --held-out lab-gold --beta 0.05 ..."):
+    with _step(
+        console, 9, f"optimise: guerdon optimize ppo --reward {output}/run/model --held-out lab-gold --beta 0.05 ..."
+    ):
         watched = optimise(output, policy, asked, seed, size.policy, with_kl=True, say=say)
 
-    with _step(console, 10, "and without KL: the same with --beta 0, to see what a reward model is when nothing holds it"):
+    with _step(
+        console, 10, "and without KL: the same with --beta 0, to see what a reward model is when nothing holds it"
+    ):
         free = optimise(output, policy, asked, seed, size.policy, with_kl=False, say=say)
 
     report = output / "report.html"

@@ -72,10 +72,14 @@ def pick_the_best(output: Path, policy: Path, asked: set[str], seed: int, size: 
     rungs = [rung for rung in found.ladder if rung.held_out is not None]
     for rung in rungs:
         assert rung.held_out is not None
-        say(f"best of {rung.n:>3}  KL at most {rung.kl:4.2f} nats  reward {rung.reward.mean:6.3f}  gold {rung.held_out.mean:.3f}")
+        say(
+            f"best of {rung.n:>3}  KL at most {rung.kl:4.2f} nats  reward {rung.reward.mean:6.3f}  gold {rung.held_out.mean:.3f}"
+        )
 
 
-def optimise(output: Path, policy: Path, asked: set[str], seed: int, size: PolicySize, *, with_kl: bool, say: Say) -> Path:
+def optimise(
+    output: Path, policy: Path, asked: set[str], seed: int, size: PolicySize, *, with_kl: bool, say: Say
+) -> Path:
     """PPO against the reward model, watched with gold on 32 samples a step; returns the run's folder."""
     _write_prompts(output / "prompts.jsonl", size.prompts, seed + 4, asked)
     name = "ppo" if with_kl else "ppo-without-kl"

@@ -149,12 +149,18 @@ class OptimizeConfig:
             if getattr(self, name) > 1:
                 raise ConfigError(f"{flag(name)} must be in [0, 1], got {getattr(self, name)}")
         if self.algorithm != "ppo" and self.samples_per_prompt < 2:
-            raise ConfigError(f"--samples-per-prompt must be at least 2 for {self.algorithm}: the others are the baseline")
+            raise ConfigError(
+                f"--samples-per-prompt must be at least 2 for {self.algorithm}: the others are the baseline"
+            )
         parse_rule(self.reward_rule)
         if self.minibatches > self.prompts_per_step:
-            raise ConfigError("--minibatches must not be more than --prompts-per-step: a prompt's samples stay together")
+            raise ConfigError(
+                "--minibatches must not be more than --prompts-per-step: a prompt's samples stay together"
+            )
         if self.on_overopt != "warn" and not self.held_out:
-            raise ConfigError(f"--on-overopt {self.on_overopt} needs --held-out: a reward to see over-optimisation with")
+            raise ConfigError(
+                f"--on-overopt {self.on_overopt} needs --held-out: a reward to see over-optimisation with"
+            )
 
     @property
     def sampling(self) -> Sampling:

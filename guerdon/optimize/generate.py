@@ -38,7 +38,9 @@ class Sampling:
         if self.max_new_tokens < 1 or self.rows < 1:
             raise ConfigError("max_new_tokens and rows must be at least 1")
         if self.temperature < 0 or not 0 < self.top_p <= 1:
-            raise ConfigError(f"temperature must be 0 or more and top_p in (0, 1], got {self.temperature} and {self.top_p}")
+            raise ConfigError(
+                f"temperature must be 0 or more and top_p in (0, 1], got {self.temperature} and {self.top_p}"
+            )
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,9 @@ class TokenRow:
         return replace(self, row=self.row.to(device), **moved)
 
 
-def token_rows(groups: Sequence[Group], budget: int, *, shares_prefix: bool, pad_id: int, pad_to: int = 1) -> list[TokenRow]:
+def token_rows(
+    groups: Sequence[Group], budget: int, *, shares_prefix: bool, pad_id: int, pad_to: int = 1
+) -> list[TokenRow]:
     """Lay groups out in rows of about `budget` tokens, as trees where the model can share a prefix, else padded."""
     if not shares_prefix:
         single = [Group(g.prompt, (c,), (s,)) for g in groups for c, s in zip(g.completions, g.samples, strict=True)]

@@ -88,7 +88,9 @@ def optimize(
     reference = policy.reference()
     value = _value_model(config, policy, reward) if config.algorithm == "ppo" else None
     drift = _drift(config, reward)
-    trained = [p for module in (policy.net, value) if module is not None for p in module.parameters() if p.requires_grad]
+    trained = [
+        p for module in (policy.net, value) if module is not None for p in module.parameters() if p.requires_grad
+    ]
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate or 0.0, weight_decay=0.0, fused=True)
     learner, optimizer = accelerator.prepare(Learner(policy, value), optimizer)
     folder = RunFolder(output, accelerator)
@@ -135,14 +137,20 @@ def optimize(
             with accelerator.autocast():
                 groups, budget = rollout.groups(), config.tokens_per_row or 512
                 if accelerator.mixed_precision != "no":  # what sampling computed is not what training computes
-                    rollout = replace(rollout, behaviour=rollout.gather(policy.logprobs(groups, budget, config.temperature)))
+                    rollout = replace(
+                        rollout, behaviour=rollout.gather(policy.logprobs(groups, budget, config.temperature))
+                    )
                 base = rollout.gather(reference.logprobs(groups, budget, config.temperature))
                 values = rollout.gather(_values(value, policy, rollout, budget)) if value is not None else None
             total = _totals(accelerator)
             targets = make_targets(rollout, rewards, base, values, controller.beta, config, total)
             scored = int(total(targets.used.sum()[None].float())[0])
             blind = 0 if scored else blind + 1
-            found = update(accelerator, learner, optimizer, rollout, targets, controller.beta, step, config) if scored else {}
+            found = (
+                update(accelerator, learner, optimizer, rollout, targets, controller.beta, step, config)
+                if scored
+                else {}
+            )
             clock.append(time.monotonic())
 
             part = StepRecord.of(rollout, scores, rewards, rollout.behaviour - base, checks, distance)
@@ -213,10 +221,14 @@ def _finish(
         try:
             policy.save(output / "policy")
         except OSError as error:
-            raise TrainingError(f"{output}: the policy cannot be saved ({error}); make room and go on with --resume") from error
+            raise TrainingError(
+                f"{output}: the policy cannot be saved ({error}); make room and go on with --resume"
+            ) from error
         found = verdict.to_dict() if verdict else {}
         write_json(output / "monitor.json", {"verdict": found, "state": monitor.state()})
-        write_json(output / "run.json", {"steps": step, "saved_step": saved, "seconds": round(seconds, 1), "verdict": found})
+        write_json(
+            output / "run.json", {"steps": step, "saved_step": saved, "seconds": round(seconds, 1), "verdict": found}
+        )
         folder.finish()
     accelerator.wait_for_everyone()
     accelerator.end_training()
@@ -240,9 +252,13 @@ def _accelerator(config: OptimizeConfig) -> Accelerator:
     except ValueError as error:
         raise ConfigError(f"--trackers {' '.join(config.trackers)}: {error}") from error
     if accelerator.distributed_type == DistributedType.FSDP:
-        raise ConfigError("a policy that is sharded cannot generate here; use DDP or --lora-rank, or an adapter (docs/adapters.md)")
+        raise ConfigError(
+            "a policy that is sharded cannot generate here; use DDP or --lora-rank, or an adapter (docs/adapters.md)"
+        )
     if config.prompts_per_step % accelerator.num_processes:
-        raise ConfigError(f"--prompts-per-step {config.prompts_per_step} does not divide over {accelerator.num_processes} devices")
+        raise ConfigError(
+            f"--prompts-per-step {config.prompts_per_step} does not divide over {accelerator.num_processes} devices"
+        )
     return accelerator
 
 
@@ -253,9 +269,14 @@ def _prompts(
     prompts = load_prompts(config.prompts)
     ids = policy.encode(prompts)
     kept = [i for i, row in enumerate(ids) if len(row) <= config.max_length]
-    say(f"{len(kept)} prompts" + (f", {len(ids) - len(kept)} longer than {config.max_length} tokens left out" if len(kept) < len(ids) else ""))
+    say(
+        f"{len(kept)} prompts"
+        + (f", {len(ids) - len(kept)} longer than {config.max_length} tokens left out" if len(kept) < len(ids) else "")
+    )
     if len(kept) < config.prompts_per_step:
-        raise ConfigError(f"{len(kept)} usable prompts are fewer than --prompts-per-step {config.prompts_per_step}; give more prompts")
+        raise ConfigError(
+            f"{len(kept)} usable prompts are fewer than --prompts-per-step {config.prompts_per_step}; give more prompts"
+        )
     return [prompts[i] for i in kept], [ids[i] for i in kept]
 
 
@@ -265,7 +286,11 @@ def _digest(ids: Sequence[Ids]) -> str:
 
 
 def _value_model(config: OptimizeConfig, policy: Policy, reward: Scorer) -> ValueModel:
-    return from_policy(policy) if config.value_from == "policy" else from_reward(_reward_model(reward, "--value-from reward"), policy)
+    return (
+        from_policy(policy)
+        if config.value_from == "policy"
+        else from_reward(_reward_model(reward, "--value-from reward"), policy)
+    )
 
 
 def _drift(config: OptimizeConfig, reward: Scorer) -> tuple[Any, Novelty] | None:
@@ -295,7 +320,9 @@ def _score(reward: Scorer, rollout: Rollout, drift: tuple[Any, Novelty] | None) 
     return scores, drift[1].distance(drift[0].features(conversations[:64])) if drift else math.nan
 
 
-def _check(config: OptimizeConfig, held_out: Scorer | None, rollout: Rollout, step: int, wanted: int) -> dict[int, float]:
+def _check(
+    config: OptimizeConfig, held_out: Scorer | None, rollout: Rollout, step: int, wanted: int
+) -> dict[int, float]:
     """Held-out scores of `wanted` samples of the rollout, or of all, picked at random: sample -> score."""
     if held_out is None or not config.held_out_budget:
         return {}

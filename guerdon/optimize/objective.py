@@ -124,7 +124,11 @@ def token_weights(lengths: Tensor, how: Weighting, max_new_tokens: int, total: R
     """
     lengths = lengths.float()
     n, tokens = total(torch.stack([torch.ones_like(lengths).sum(), lengths.sum()]))
-    share = {"sequence": lengths * n, "token": tokens.expand_as(lengths), "constant": (n * max_new_tokens).expand_as(lengths)}
+    share = {
+        "sequence": lengths * n,
+        "token": tokens.expand_as(lengths),
+        "constant": (n * max_new_tokens).expand_as(lengths),
+    }
     weights: Tensor = 1 / share[how]
     return weights
 

@@ -117,7 +117,9 @@ class Policy(nn.Module):
         head = self.render(prompt, True)
         whole = self.render([*prompt, {"role": "assistant", "content": answer}], False)
         if not whole.startswith(head):
-            raise DataError("the chat template renders a prompt differently once it is answered; give it another template")
+            raise DataError(
+                "the chat template renders a prompt differently once it is answered; give it another template"
+            )
         ids = self.tokenizer([head, whole[len(head) :].rstrip("\n")], add_special_tokens=False)["input_ids"]
         return tuple(ids[0]), tuple(ids[1])
 
@@ -290,7 +292,9 @@ def _plain_template(tokenizer: Any) -> str:
         + "{%- for message in messages -%}"
         "{{ ('' if loop.first else '\\n\\n') ~ names.get(message['role'], message['role']) ~ ': ' ~ message['content'] }}"
         "{%- endfor -%}"
-        "{%- if add_generation_prompt -%}{{ '\\n\\nAssistant:' }}{%- else -%}{{ " + repr(tokenizer.eos_token) + " }}{%- endif -%}"
+        "{%- if add_generation_prompt -%}{{ '\\n\\nAssistant:' }}{%- else -%}{{ "
+        + repr(tokenizer.eos_token)
+        + " }}{%- endif -%}"
     )
 
 

@@ -82,7 +82,9 @@ def scatter(mask: Tensor, values: Tensor) -> Tensor:
     return torch.zeros(mask.shape, dtype=values.dtype).masked_scatter(mask, values)
 
 
-def shaped_rewards(scores: Sequence[Score], rollout: Rollout, config: OptimizeConfig, shift: float, scale: float) -> Tensor:
+def shaped_rewards(
+    scores: Sequence[Score], rollout: Rollout, config: OptimizeConfig, shift: float, scale: float
+) -> Tensor:
     """(n,) what each sample is worth to the optimiser, NaN where it has no reward: (score - shift) / scale, clipped, less the
     penalty for a missing end.
     """

@@ -90,7 +90,9 @@ class RunFolder:
             record: dict[str, Any] = json.loads((finished[-1] / "record.json").read_text(encoding="utf-8"))
             self.accelerator.load_state(str(finished[-1]))
         except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
-            raise TrainingError(f"{finished[-1]}: cannot be read ({error}); delete it to go on from an earlier state") from error
+            raise TrainingError(
+                f"{finished[-1]}: cannot be read ({error}); delete it to go on from an earlier state"
+            ) from error
         self._rewind(int(record["step"]))
         return record
 

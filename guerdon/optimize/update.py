@@ -86,7 +86,9 @@ def make_targets(
     """
     used = rewards.isfinite()
     mask = rollout.mask & used[:, None]
-    price = beta * kl_value(rollout.behaviour - reference, "k1") if config.kl_in == "reward" else torch.zeros(mask.shape)
+    price = (
+        beta * kl_value(rollout.behaviour - reference, "k1") if config.kl_in == "reward" else torch.zeros(mask.shape)
+    )
     if values is None:
         worth = rewards - (price * mask).sum(1)
         if config.algorithm == "rloo":
