@@ -1,11 +1,12 @@
 """Does it learn, does it show the disease, does the monitor catch it: policy runs in the lab, where gold is known.
 
     python benchmarks/lab_policies.py runs/lab                          # policy and reward models, once
-    python benchmarks/optimize_lab.py run ppo 0 1 2 3 4 --lab runs/lab  # an arm, some seeds; finished runs are kept
-    python benchmarks/optimize_lab.py report --lab runs/lab --output benchmarks/optimize_lab.md
+    python benchmarks/optimize_lab.py ppo 0 1 2 3 4 --lab runs/lab      # an arm, some seeds; finished runs are kept
+    python benchmarks/optimize_report.py runs/lab > tables.md
 
-Arms: ppo, rloo, grpo (reward `fair`, with KL: benign); hack (PPO without KL against `biased`: hackable); mean, min and lcb
-(as hack, the ensemble's reward combined with caution). Gold is scored on every sample for the record; the monitor is given that of `BUDGET` samples a step.
+Arms: ppo, rloo, grpo (reward `fair`, with KL: benign); hack (RLOO without KL against `biased`: hackable; its reward is the mean
+of five heads); single, min and lcb (the same with one head, the lowest, and mean less one standard deviation). Gold is scored
+on every sample for the record; the monitor is given that of `BUDGET` samples a step, and more when it asks.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +28,22 @@ from guerdon.model.reward import RewardModel
 from guerdon.optimize.config import OptimizeConfig
 from guerdon.optimize.loop import Watch, optimize
 from guerdon.optimize.verifiable import LabGold
+from guerdon.types import Conversation, Score, Scorer
 
 BUDGET = 32
 COMMON: dict[str, Any] = {
     "steps": 100, "prompts_per_step": 8, "samples_per_prompt": 8, "max_new_tokens": NEW_TOKENS, "learning_rate": 5e-4,
     "held_out_budget": BUDGET, "value_from": "policy", "warmup": 0.05,
 }  # fmt: skip
+HACK: dict[str, Any] = {"algorithm": "rloo", "reward": ("biased",), "beta": 0.0, "steps": 90}
 ARMS: dict[str, dict[str, Any]] = {
     "ppo": {"algorithm": "ppo", "reward": ("fair",), "beta": 0.1},
     "rloo": {"algorithm": "rloo", "reward": ("fair",), "beta": 0.1},
     "grpo": {"algorithm": "grpo", "reward": ("fair",), "beta": 0.15, "kl_in": "loss"},
-    "hack": {"algorithm": "rloo", "reward": ("biased",), "beta": 0.0, "steps": 90},
+    "hack": HACK,
+    "single": HACK | {"rule": "single"},
+    "min": HACK | {"rule": "min"},
+    "lcb": HACK | {"rule": "mean-std:1"},
 }
 
 
@@ -58,23 +65,35 @@ class Printer(Watch):
             print({k: round(row[k], 3) if isinstance(row[k], float) else row[k] for k in keys if k in row}, flush=True)
 
 
+class FirstHead:
+    """The reward of one member of an ensemble."""
+
+    def __init__(self, model: RewardModel) -> None:
+        self.model = model
+
+    def score(self, conversations: Sequence[Conversation]) -> list[Score]:
+        scores = self.model.score(conversations)
+        return [Score(s.members[0], s.status, s.tokens, s.truncated, s.reason) if s.members else s for s in scores]
+
+
 def run(lab: Path, arm: str, seed: int, extra: dict[str, Any]) -> None:
     output = lab / "runs" / f"{arm}-{seed}"
     if (output / "run.json").is_file():
         return
     options = COMMON | ARMS[arm] | extra
+    rule = options.pop("rule", "mean")
     config = OptimizeConfig(
         policy=str(lab / "policy"), prompts=(str(lab / "train.jsonl"),), held_out=("lab-gold",), output=str(output), seed=seed,
         resume=output.is_dir(), **options,
     )  # fmt: skip
-    reward = RewardModel.load(lab / options["reward"][0] / "model")
+    model = RewardModel.load(lab / options["reward"][0] / "model", reward="mean" if rule == "single" else rule)
+    reward: Scorer = FirstHead(model) if rule == "single" else model
     print(arm, seed, flush=True)
     optimize(config, reward, LabGold(), say=lambda line: print(line, flush=True), watch=Printer())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("run",))
     parser.add_argument("arm", choices=list(ARMS))
     parser.add_argument("seeds", nargs="+", type=int)
     parser.add_argument("--lab", type=Path, default=Path("runs/lab"))
