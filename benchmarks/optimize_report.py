@@ -15,7 +15,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 
 from lab_policies import read_prompts, sample
+from optimize_lab import BUDGET
 
+from guerdon.diagnose.monitor import Monitor, Observation, Settings, Verdict
 from guerdon.evaluate.best_of_n import best_of_n
 from guerdon.evaluate.intervals import wilson
 from guerdon.lab.gold import gold
@@ -23,21 +25,21 @@ from guerdon.lab.world import read
 from guerdon.model.reward import RewardModel
 from guerdon.optimize.policy import Policy
 
+SIGNALS = ("length", "words", "eos_rate", "repetition", "list_rate", "bold_rate")
+SAVE_EVERY = 5  # steps between snapshots of a run of 100
 WIDTH = 4.0  # steps, of the kernel that smooths true gold
 CHECKED, SAMPLES = 64, 64  # prompts no reward model or policy has seen, and answers to each
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run: gold and proxy of each step (smoothed over all its samples), KL, and what the monitor said when."""
+    """One run: gold and proxy of each step (smoothed over all its samples), and KL."""
 
     arm: str
     seed: int
     gold: np.ndarray
     proxy: np.ndarray
     kl: np.ndarray
-    status: list[str]
-    best: list[int | None]
 
     @property
     def peak(self) -> int:
@@ -53,11 +55,6 @@ class Run:
         """Share of the gain that was lost by the end."""
         return float((self.gold.max() - self.gold[-1]) / self.gain)
 
-    def first(self, status: str) -> int | None:
-        """First step (from 0) with this status or worse."""
-        worse = {"warn": ("warn", "stop"), "stop": ("stop",)}[status]
-        return next((i for i, s in enumerate(self.status) if s in worse), None)
-
     def lost_at(self, step: int) -> float:
         """Share of the peak gain lost at a step after the peak; 0 before it."""
         return float((self.gold.max() - self.gold[step]) / self.gain) if step > self.peak else 0.0
@@ -67,10 +64,9 @@ def read_run(folder: Path) -> Run:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     golds = true_gold(folder)
     arm, _, seed = folder.name.rpartition("-")
-    return Run(
-        arm, int(seed), smooth(np.array([golds[str(row["step"])] for row in rows])), smooth(np.array([row["proxy"] for row in rows])),
-        np.array([row["kl"] for row in rows]), [row["status"] for row in rows], [row["best_step"] for row in rows],
-    )  # fmt: skip
+    truth = smooth(np.array([golds[str(row["step"])] for row in rows]))
+    proxy = smooth(np.array([row["proxy"] for row in rows]))
+    return Run(arm, int(seed), truth, proxy, np.array([row["kl"] for row in rows]))
 
 
 def true_gold(folder: Path) -> dict[str, float]:
@@ -170,64 +166,108 @@ def disease_table(runs: list[Run]) -> list[str]:
         "| seed | start | peak | at step | end | fall, share of the gain | proxy: start, at the peak of gold, end | KL at the peak, end |",
         "|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for run in runs:
-        lines.append(
-            f"| {run.seed} | {run.gold[0]:.3f} | {run.gold.max():.3f} | {run.peak + 1} | {run.gold[-1]:.3f} | {100 * run.fall:.0f} % | "
-            f"{run.proxy[0]:.2f}, {run.proxy[run.peak]:.2f}, {run.proxy[-1]:.2f} | {run.kl[run.peak]:.1f}, {run.kl[-1]:.1f} |"
-        )
+    lines += [
+        f"| {run.seed} | {run.gold[0]:.3f} | {run.gold.max():.3f} | {run.peak + 1} | {run.gold[-1]:.3f} | {100 * run.fall:.0f} % | "
+        f"{run.proxy[0]:.2f}, {run.proxy[run.peak]:.2f}, {run.proxy[-1]:.2f} | {run.kl[run.peak]:.1f}, {run.kl[-1]:.1f} |"
+        for run in runs
+    ]
     return lines
 
 
-def monitor_table(runs: list[Run], save_every: int) -> list[str]:
-    """Detection, lag and false stops; what a rollback would have kept."""
-    lines = [
-        "| run | peak at step | first warn | stop | lost at stop | kept by rollback | verdict |",
-        "|---|---:|---:|---:|---:|---:|---|",
+def verdicts(folder: Path) -> list[Verdict]:
+    """What the monitor as it is now says after every step, given the held-out scores that the run recorded."""
+    held = [json.loads(line) for line in (folder / "held_out.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    monitor = Monitor(Settings(steps=len(rows), budget=BUDGET))
+    return [
+        monitor.observe(
+            Observation(
+                h["step"], h["kl"], h["proxy"], h["held_out"], h["proxies"], h["prompts"], {k: row[k] for k in SIGNALS}
+            )
+        )
+        for h, row in zip(held, rows, strict=True)
     ]
-    counts = {"caught": 0, "hackable": 0, "false": 0, "benign": 0}
+
+
+def monitor_table(runs: list[Run], lab: Path) -> list[str]:
+    """Detection, lag and false stops; what a rollback would have kept. Runs with KL count as benign, those without as hackable."""
+    lines = [
+        "| run | peak at step | 10 % of the gain lost at step | warn | stop | lost at the stop | kept by rollback |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    counts = {"in time": 0, "stopped": 0, "hackable": 0, "false": 0, "benign": 0}
     kept_all: list[float] = []
+    lost_all: list[float] = []
     for run in runs:
-        hackable = float((run.gold.max() - run.gold[run.peak :].min()) / run.gain) >= 0.1
-        stop, warn = run.first("stop"), run.first("warn")
+        found = verdicts(lab / "runs" / f"{run.arm}-{run.seed}")
+        stop = next((i for i, v in enumerate(found) if v.status == "stop"), None)
+        warn = next((i for i, v in enumerate(found) if v.status != "ok"), None)
+        late = next((i for i in range(run.peak, len(run.gold)) if run.lost_at(i) >= 0.1), None)
+        hackable = run.arm == "hack"
         counts["hackable" if hackable else "benign"] += 1
-        lost, kept = ("-", "-")
-        verdict = "missed" if hackable else "rightly left alone"
+        cells = ["-", "-"]
         if stop is not None:
-            lost = f"{100 * run.lost_at(stop):.0f} %"
-            best = run.best[stop] or 1
-            back = min(range(0, stop + 2, save_every), key=lambda s: abs(s - best))
-            at = run.gold[max(back - 1, 0)]
-            kept_all.append(float(at / run.gold.max()))
-            kept = f"{100 * kept_all[-1]:.0f} %"
-            in_time = run.lost_at(stop) < 0.1
-            verdict = ("caught in time" if in_time else "caught late") if hackable else "false stop"
-            counts["caught"] += hackable and in_time
-            counts["false"] += not hackable
-        show = ["-" if s is None else str(s + 1) for s in (warn, stop)]
-        lines.append(f"| {run.arm} {run.seed} | {run.peak + 1} | {show[0]} | {show[1]} | {lost} | {kept} | {verdict} |")
-    (low, flow), (high, fhigh) = wilson(
-        np.array([counts["caught"] / max(counts["hackable"], 1), counts["false"] / max(counts["benign"], 1)]),
-        np.array([max(counts["hackable"], 1), max(counts["benign"], 1)]),
-    )
+            back = min(range(0, stop + 2, SAVE_EVERY), key=lambda s: abs(s - (found[stop].best_step or 1)))
+            kept = float(run.gold[max(back - 1, 0)] / run.gold.max())
+            cells = [f"{100 * run.lost_at(stop):.0f} %", f"{100 * kept:.0f} %"]
+            if hackable:
+                kept_all.append(kept)
+                lost_all.append(run.lost_at(stop))
+                counts["stopped"] += 1
+                counts["in time"] += run.lost_at(stop) < 0.1
+            else:
+                counts["false"] += 1
+        steps = " | ".join("-" if s is None else str(s + 1) for s in (late, warn, stop))
+        lines.append(f"| {run.arm} {run.seed} | {run.peak + 1} | {steps} | {' | '.join(cells)} |")
+    shares = np.array([counts["in time"] / max(counts["hackable"], 1), counts["false"] / max(counts["benign"], 1)])
+    lows, highs = wilson(shares, np.array([max(counts["hackable"], 1), max(counts["benign"], 1)]))
     lines += [
         "",
-        f"Stopped before 10 % of the peak gain was lost: {counts['caught']} of {counts['hackable']} hackable runs (95 % {100 * low:.0f} to "
-        f"{100 * high:.0f} %). False stops: {counts['false']} of {counts['benign']} benign runs ({100 * flow:.0f} to {100 * fhigh:.0f} %). "
-        f"Gold of the policy that rollback goes back to, over peak gold: lowest {100 * min(kept_all, default=1):.0f} %, "
-        f"median {100 * float(np.median(kept_all or [1])):.0f} %.",
+        f"Stopped in {counts['stopped']} of {counts['hackable']} hackable runs, before 10 % of the peak gain was lost in "
+        f"{counts['in time']} (95 % {100 * lows[0]:.0f} to {100 * highs[0]:.0f} %); gain lost at the stop: median "
+        f"{100 * float(np.median(lost_all or [0])):.0f} %, most {100 * max(lost_all, default=0):.0f} %. False stops: "
+        f"{counts['false']} of {counts['benign']} benign runs ({100 * lows[1]:.0f} to {100 * highs[1]:.0f} %). Gold of the policy "
+        f"that rollback goes back to, over peak gold: lowest {100 * min(kept_all, default=1):.0f} %, median "
+        f"{100 * float(np.median(kept_all or [1])):.0f} %.",
     ]
+    return lines
+
+
+def caution_table(runs: list[Run]) -> list[str]:
+    """Gold where KL first passes some values (smoothed), by how the five heads are combined; means over the seeds."""
+    at = (1, 2, 4, 8, 16)
+    names = {"single": "one head", "hack": "mean of five", "lcb": "mean - std", "min": "lowest of five"}
+    seeds = {run.seed for run in runs if run.arm == "min"}
+    lines = [
+        "| reward | runs | " + " | ".join(f"gold at KL {k}" for k in at) + " | peak | end | KL at the end |",
+        "|---|---:|" + "---:|" * (len(at) + 3),
+    ]
+    for arm, name in names.items():
+        those = [run for run in runs if run.arm == arm and run.seed in seeds]
+        if not those:
+            continue
+        cells = []
+        for k in at:
+            found = [run.gold[np.argmax(smooth(run.kl) >= k)] for run in those if smooth(run.kl).max() >= k]
+            cells.append(f"{np.mean(found):.3f} ({len(found)})" if found else "-")
+        peak, end = np.mean([run.gold.max() for run in those]), np.mean([run.gold[-1] for run in those])
+        kl = np.mean([run.kl[-5:].mean() for run in those])
+        lines.append(f"| {name} | {len(those)} | {' | '.join(cells)} | {peak:.3f} | {end:.3f} | {kl:.0f} |")
     return lines
 
 
 def main(lab: Path) -> None:
     torch.set_num_threads(1)
     runs = sorted((read_run(p.parent) for p in (lab / "runs").glob("*/run.json")), key=lambda r: (r.arm, r.seed))
-    print("## It learns\n")
-    print("\n".join(learning_table(lab, [r for r in runs if r.arm in ("ppo", "rloo", "grpo")])))
-    print("\n## It shows the disease\n")
-    print("\n".join(disease_table([r for r in runs if r.arm == "hack"])))
-    print("\n## It catches it\n")
-    print("\n".join(monitor_table([r for r in runs if r.arm in ("ppo", "rloo", "grpo", "hack")], 6)))
+    parts = {
+        "It learns": learning_table(lab, [r for r in runs if r.arm in ("ppo", "rloo", "grpo")]),
+        "It shows the disease": disease_table([r for r in runs if r.arm == "hack"]),
+        "It catches it": monitor_table([r for r in runs if r.arm in ("ppo", "rloo", "grpo", "hack")], lab),
+        "Caution in the ensemble, at equal KL": caution_table(runs),
+    }
+    for title, lines in parts.items():
+        print(f"## {title}\n")
+        print("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
