@@ -120,7 +120,7 @@ def small_chart(
             ends.append((bound[0], bound[1], MUTED))
         _frame(axes, "step", "")
         if percent:
-            axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.0f} %")
+            axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.3g} %")
         end_labels(axes, ends)
 
     spoken = "; ".join(f"{line.name} {_first(line.values):.3g} to {_first(line.values[::-1]):.3g}" for line in lines)
@@ -196,11 +196,16 @@ def _curve(axes: Any, x: Floats, values: Floats, color: str) -> float:
 
 
 def _trend(axes: Any, x: Floats, values: Floats, color: str) -> float:
-    """Means over up to 12 equally large groups of steps, in order of KL; returns where that line ends."""
+    """Means over groups of steps in order of KL, each of a twelfth of them or more; returns where that line ends."""
     known = np.isfinite(x) & np.isfinite(values)
-    order = np.argsort(x[known], kind="stable")
-    groups = [group for group in np.array_split(order, 12) if len(group)]
-    at, mean = ([float(column[known][group].mean()) for group in groups] for column in (x, values))
+    x, values = x[known], values[known]
+    groups: list[list[int]] = [[]]
+    for i in np.argsort(x, kind="stable"):
+        group = groups[-1]
+        if len(group) >= len(x) / 12 and x[i] - x[group[0]] >= float(np.ptp(x)) / 16:
+            groups.append([])
+        groups[-1].append(int(i))
+    at, mean = ([float(column[group].mean()) for group in groups] for column in (x, values))
     axes.plot(at, mean, color=color, linewidth=1.8, marker="o", markersize=3.5)
     return mean[-1]
 

@@ -193,7 +193,7 @@ def _by_step(is_one: bool) -> str:
 
 
 def _by_kl(fit: Fit | None, is_one: bool) -> str:
-    text = "A dot per step, by the square root of KL from the start. More KL is worth paying while held-out rises with it. "
+    text = "A dot per step, by the square root of KL from the start; the lines are means over steps of similar KL. More KL is worth paying while held-out rises with it. "
     if not is_one:
         return text + "At equal distance, the run with the higher held-out is the better bargain."
     if fit is None:
@@ -252,7 +252,7 @@ def _samples(run: Run, is_alone: bool) -> Iterator[Html]:
     yield element("h2", "What does it answer?" + ("" if is_alone else f" · {run.name}"))
     note = (
         "Of the first, the best and the last step that were written: the answer with the middle reward, and the one with the "
-        "highest. Read what the reward has come to like, and whether you would."
+        "highest, of those that held-out has scored if any. Read what the reward has come to like, and whether you would."
     )
     yield element("p", note, "note")
     names = {min(found, key=lambda one: (abs(one - step), one)): name for step, name in steps.items()}
