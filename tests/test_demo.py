@@ -8,6 +8,7 @@ import pytest
 
 from guerdon.data.read import load
 from guerdon.demo import Size, run
+from guerdon.demo_policy import PolicySize
 from guerdon.evaluate.metrics import evaluate
 from guerdon.evaluate.score import score_comparisons
 from guerdon.model.reward import RewardModel
@@ -21,6 +22,17 @@ TINY = Size(
     pretraining_texts=64,
     pretraining_steps=2,
     epochs=1.0,
+    policy=PolicySize(
+        prompts=20,
+        tuning_steps=2,
+        steps=2,
+        steps_without_kl=2,
+        prompts_per_step=2,
+        samples_per_prompt=2,
+        new_tokens=8,
+        best_of=4,
+        best_of_prompts=2,
+    ),
 )
 
 
@@ -69,3 +81,15 @@ def test_only_a_demo_is_replaced(demo, tmp_path):
     with pytest.raises(ConfigError, match="not a demo"):
         run(tmp_path, size=TINY)
     assert (tmp_path / "precious.txt").read_text() == "mine"
+
+
+def test_policy_runs_are_whole_and_on_one_page(demo):
+    for name, beta in (("ppo", 0.05), ("ppo-without-kl", 0.0)):
+        rows = [json.loads(line) for line in (demo / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        assert [row["step"] for row in rows] == [1, 2]
+        assert {row["beta"] for row in rows} == {beta}
+        assert all(0 <= row["held_out"] <= 1 for row in rows)  # gold
+        assert (demo / name / "policy" / "config.json").is_file()
+    page = (demo / "policy.html").read_text(encoding="utf-8")
+    assert "ppo-without-kl" in page
+    assert "https://" not in page
