@@ -66,6 +66,7 @@ article h4 { margin: 0 0 4px; font-size: 13px; font-weight: 600; color: var(--mu
 details summary { cursor: pointer; color: var(--muted); font-size: 13px; margin-top: 4px; }
 @media (max-width: 700px) { main { padding: 28px 18px 48px; } .pair { grid-template-columns: 1fr; }
   .tiles { grid-template-columns: 1fr 1fr; }
+  .tiles dd { font-size: 21px; white-space: normal; }
   article .pair > section + section { border-left: 0; border-top: 1px solid var(--line); } }
 @media print { body { font-size: 11pt; } main { padding: 0; max-width: none; }
   figure, article, li, tr, .tiles { break-inside: avoid; } h2, h3 { break-after: avoid; } h2 { margin-top: 32px; } }

@@ -205,6 +205,8 @@ def _trend(axes: Any, x: Floats, values: Floats, color: str) -> float:
         if len(group) >= len(x) / 12 and x[i] - x[group[0]] >= float(np.ptp(x)) / 16:
             groups.append([])
         groups[-1].append(int(i))
+    if len(groups) > 1 and len(groups[-1]) < len(x) / 12:  # a few steps far out are noise, not a trend
+        groups[-2:] = [groups[-2] + groups[-1]]
     at, mean = ([float(column[group].mean()) for group in groups] for column in (x, values))
     axes.plot(at, mean, color=color, linewidth=1.8, marker="o", markersize=3.5)
     return mean[-1]

@@ -47,7 +47,7 @@ class OptimizeConfig:
     reward_rule: str = "mean"
     """What an ensemble in `reward` is worth: mean, min, mean-std:K, mean-var:K or quantile:Q (docs/ensemble.md)."""
     output: str = ""
-    """Run folder: config.yaml, metrics.jsonl, samples.jsonl, policy/, monitor.json, to_label.jsonl, run.json."""
+    """Run folder: config.yaml, metrics.jsonl, samples.jsonl, policy/, monitor.json, to_label.jsonl, report.html, run.json."""
     steps: int = 100
     """Rollouts, each followed by its updates."""
     prompts_per_step: int = 16
