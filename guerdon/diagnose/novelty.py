@@ -38,4 +38,8 @@ class Novelty:
     def distance(self, features: Floats) -> float:
         """Mean squared distance of answers (n, width) over that of training answers: 1 is like them, 4 twice as far."""
         known = features[np.isfinite(features).all(1)].astype(np.float64) - self.mean
-        return float(np.einsum("ni,ij,nj->n", known, self.precision, known).mean() / self.typical) if len(known) else np.nan
+        return (
+            float(np.einsum("ni,ij,nj->n", known, self.precision, known).mean() / self.typical)
+            if len(known)
+            else np.nan
+        )
