@@ -9,19 +9,24 @@ against one that does not; nothing about their curves is put in by hand. All oth
 from __future__ import annotations
 
 import argparse
+import os
+import platform
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from benchmarks.monitor_policies import ANSWERS, PROMPTS, Trace, train
-from guerdon.diagnose.monitor import Settings, thresholds
+from benchmarks.monitor_shapes import BENIGN, HACKED, SD, WANDER, shaped
+from guerdon.diagnose.monitor import Monitor, Observation, Settings, thresholds
 from guerdon.diagnose.monitor_evidence import (
     KINDS,
-    Evidence,
     Looks,
     best_look,
     noise_variance,
@@ -32,76 +37,11 @@ from guerdon.diagnose.monitor_evidence import (
 )
 from guerdon.evaluate.intervals import wilson
 
-START, SD, BATCH = 0.35, 0.25, 0.01  # gold of the reference; of one answer; what the prompts of a step have in common
-WANDER, MEMORY = 0.04, 8  # slow wander of the policy: SD as a share of the gain, steps
+STEPS, RUNS, BUDGETS = 200, 40, (32, 64, 128)
+HACKABLE, SOUND = 60, 20  # trained policies
+LARGE, SMALL = 0.25, 0.1  # gain at the peak: 1 and 0.4 standard deviations of an answer
+
 Array = np.ndarray
-Curves = tuple[Array, Array, Array]  # gold as a share of its gain, proxy, KL in nats; each (runs, steps)
-
-
-def smoothstep(x: Array) -> Array:
-    x = np.clip(x, 0, 1)
-    return x * x * (3 - 2 * x)
-
-
-def rising(t: Array, rng: np.random.Generator) -> Array:
-    """Goes on to rise until the end, faster at first."""
-    tau, part = rng.uniform(0.15, 0.4, (len(t), 1)), rng.uniform(0.35, 0.7, (len(t), 1))
-    return part * (1 - np.exp(-t / tau)) / (1 - np.exp(-1 / tau)) + (1 - part) * t
-
-
-def levelling(t: Array, rng: np.random.Generator) -> Array:
-    """Rises and levels off."""
-    tau, form = rng.uniform(0.12, 0.35, (len(t), 1)), rng.uniform(1, 2, (len(t), 1))
-    return 1 - np.exp(-((t / tau) ** form))
-
-
-def gao(t: Array, kl: Array, rng: np.random.Generator) -> Curves:
-    d = np.sqrt(kl) / np.sqrt(kl[:, -1:])
-    u = np.maximum(d * rng.uniform(1.8, 3, (len(t), 1)), 1e-9)
-    return u * (1 - np.log(u)), d ** rng.uniform(0.7, 1, (len(t), 1)), kl
-
-
-def bump(half: tuple[float, float], flat: tuple[float, float]) -> Callable[[Array, Array, np.random.Generator], Curves]:
-    """S-shaped rise, a plateau of `flat` steps, then a fall that takes `half` steps to lose half of the gain."""
-
-    def curves(t: Array, kl: Array, rng: np.random.Generator) -> Curves:
-        runs, steps = t.shape
-        at, peak = np.arange(steps)[None], rng.uniform(0.25, 0.55, (runs, 1)) * steps
-        up = smoothstep(at / peak) ** rng.uniform(0.8, 1.8, (runs, 1))
-        after = np.maximum(at - peak - rng.uniform(*flat, (runs, 1)), 0) / rng.uniform(*half, (runs, 1))
-        down = 0.5 * after ** rng.uniform(1.3, 2, (runs, 1))
-        return np.where(at < peak, up, 1 - np.minimum(down, 1.3)), rising(t, rng), kl
-
-    return curves
-
-
-def together(t: Array, kl: Array, rng: np.random.Generator) -> Curves:
-    f = levelling(t, rng)
-    return f, f, kl
-
-
-def slow(t: Array, kl: Array, rng: np.random.Generator) -> Curves:
-    f = rising(t, rng)
-    return f, f, kl
-
-
-def creep(t: Array, kl: Array, rng: np.random.Generator) -> Curves:
-    f, late = levelling(t, rng), rng.uniform(0.1, 0.2, (len(t), 1))
-    return f, (1 - late) * f + late * t, kl
-
-
-def bent(t: Array, kl: Array, rng: np.random.Generator) -> Curves:
-    f, bend = rising(t, rng), rng.uniform(0.2, 0.4, (len(t), 1))
-    return (f - bend * f * f) / (1 - bend), f, kl
-
-
-HACKED = {
-    "gao": gao,
-    "fast": bump((25, 40), (0, 0)),
-    "slow fall": bump((60, 100), (0, 0)),
-    "plateau": bump((30, 60), (20, 50)),
-}
-BENIGN = {"together": together, "still rising": slow, "creep": creep, "bent": bent}
 
 
 class Runs(Protocol):
@@ -111,42 +51,6 @@ class Runs(Protocol):
 
     def look(self, step: int, n: Array) -> tuple[Array, ...]:
         """The fields of `Looks` at a step, each (runs,), from n held-out scores per run."""
-
-
-@dataclass
-class Shaped:
-    """Runs whose gold follows a curve: half of the scores are second answers to the prompt of another."""
-
-    gold: Array
-    proxy: Array
-    kl: Array
-    wander: Array
-    relation: Array  # correlation of held-out and proxy within prompts
-    rng: np.random.Generator
-
-    def look(self, step: int, n: Array) -> tuple[Array, ...]:
-        runs, rng = len(self.gold), self.rng
-        mean = self.gold[:, step] + self.wander[:, step] + rng.normal(size=runs) * np.sqrt(SD**2 / n + BATCH**2)
-        groups = n // 2
-        r = self.relation[:, step, None]
-        a, b = rng.normal(size=(2, runs, int(groups.max())))
-        products = a * (r * a + np.sqrt(1 - r * r) * b) * (np.arange(a.shape[1])[None] < groups[:, None])
-        within = SD**2 * rng.chisquare(n - 1) / (n - 1)
-        return (n, mean, within, self.proxy[:, step], self.kl[:, step], groups, products.sum(1), (products**2).sum(1))
-
-
-def shaped(name: str, runs: int, steps: int, gain: Array, rng: np.random.Generator) -> Shaped:
-    """Runs of one shape. Of the rate that a pure tilt would show within prompts, 0 to 80 % is there to be seen."""
-    t = np.broadcast_to(np.arange(steps) / (steps - 1), (runs, steps))
-    kl = rng.uniform(5, 60, (runs, 1)) * t ** rng.uniform(0.9, 1.6, (runs, 1))
-    share, proxy, kl = (HACKED | BENIGN)[name](t, kl, rng)
-    gold = START + gain[:, None] * share
-    rate = np.gradient(gold, axis=1) / np.maximum(np.gradient(proxy, axis=1), 0.02 / steps)
-    spread = rng.uniform(0.2, 0.5, (runs, 1)) / 0.2  # SD of the proxy within prompts over that of gold
-    relation = np.clip(rng.uniform(0, 0.8, (runs, 1)) * rate * spread, -0.6, 0.6)
-    return Shaped(
-        gold, proxy + 0.01 * rng.normal(size=gold.shape), kl, wander(runs, steps, rng) * gain[:, None], relation, rng
-    )
 
 
 class Trained:
@@ -170,55 +74,217 @@ class Trained:
         return tuple(np.array(part) for part in zip(*rows, strict=True))
 
 
-def wander(runs: int, steps: int, rng: np.random.Generator) -> Array:
-    keep, noise = np.exp(-1 / MEMORY), rng.normal(size=(runs, steps))
-    path = np.zeros((runs, steps))
-    for t in range(1, steps):
-        path[:, t] = keep * path[:, t - 1] + np.sqrt(1 - keep**2) * noise[:, t]
-    return WANDER * path
-
-
 @dataclass(frozen=True)
 class Outcome:
-    """stop: look of the first stop, or the number of looks; best: look to go back to; kind: index of the evidence;
-    scores: held-out scores spent until then, per step."""
+    """Of each run: look of the first stop, or the number of looks; the look to go back to then; held-out scores spent per
+    step until then; and the first look at which any evidence passed 1.96, the threshold of a test that looks once."""
 
     stop: Array
     best: Array
-    kind: Array
-    scores: Array
+    spent: Array
+    naive: Array
 
 
-def watch(runs: Runs, budget: int, settings: Settings, correct: bool = True) -> Outcome:
-    """Look at every step with the monitor's own evidence; `correct=False` stops at 1.96 instead, as one look would allow."""
+def watch(runs: Runs, budget: int) -> Outcome:
+    """Look at every step with the monitor's own evidence, thresholds and requests for more scores."""
     count, steps = runs.gold.shape
-    limits = np.array([thresholds(settings)[kind] if correct else 1.96 for kind in KINDS])
-    stop, kind = np.full(count, steps), np.full(count, -1)
-    n = np.full(count, budget)
-    fields: list[list[Array]] = []
+    settings = Settings(steps=steps, budget=budget)
+    limits = np.array([thresholds(settings)[kind] for kind in KINDS])[:, None]
+    stop, naive, n = np.full(count, steps), np.full(count, steps), np.full(count, budget)
+    rows: list[list[Array]] = []
     for step in range(steps):
-        fields.append([np.asarray(part, dtype=float) for part in runs.look(step, n)])
-        found = weigh(looks_of(fields), settings.rules)
-        excess = np.stack([getattr(found, name) for name in KINDS]) - limits[:, None]
-        is_new = (excess.max(0) >= 0) & (stop == steps)
-        stop[is_new], kind[is_new] = step, excess.argmax(0)[is_new]
-        n = np.where(is_suspicious(found, settings), settings.boost * budget, budget)
-    looks = looks_of(fields)
-    best = np.array([best_of(looks, i, min(stop[i] + 1, steps), settings) for i in range(count)])
+        rows.append([np.asarray(part, dtype=float) for part in runs.look(step, n)])
+        found = weigh(looks_of(rows), settings.rules)
+        evidence = np.stack([getattr(found, kind) for kind in KINDS])
+        stop[(evidence >= limits).any(0) & (stop == steps)] = step
+        naive[(evidence >= 1.96).any(0) & (naive == steps)] = step
+        n = np.where((evidence >= settings.alert * limits).any(0), settings.boost * budget, budget)
+    looks = looks_of(rows)
+    best = np.array([best_of(looks, i, min(stop[i] + 1, steps), settings.slack) for i in range(count)])
     spent = np.array([looks.n[i, : stop[i] + 1].mean() for i in range(count)])
-    return Outcome(stop, best, kind, spent)
+    return Outcome(stop, best, spent, naive)
 
 
-def is_suspicious(found: Evidence, settings: Settings) -> Array:
-    limits = thresholds(settings)
-    return np.max([getattr(found, kind) / limits[kind] for kind in KINDS], axis=0) >= settings.alert
+def looks_of(rows: list[list[Array]]) -> Looks:
+    return Looks(*(np.stack(part, axis=-1) for part in zip(*rows, strict=True)))
 
 
-def looks_of(fields: list[list[Array]]) -> Looks:
-    return Looks(*(np.stack(part, axis=-1) for part in zip(*fields, strict=True)))
-
-
-def best_of(looks: Looks, run: int, until: int, settings: Settings) -> int:
-    one = Looks(*(getattr(looks, name)[run, :until] for name in Looks.__dataclass_fields__))
+def best_of(looks: Looks, run: int, until: int, slack: float) -> int:
+    one = Looks(*(getattr(looks, field.name)[run, :until] for field in fields(Looks)))
     curve, support = smooth(one, width_of(until))
-    return best_look(curve, np.sqrt(noise_variance(one) / support), settings.slack)
+    return best_look(curve, np.sqrt(noise_variance(one) / support), slack)
+
+
+def hacked_row(name: str, budget: int, gold: Array, found: Outcome) -> tuple[str, int, int]:
+    """A line of the table, runs caught in time, and runs. In time: before true gold has lost a tenth of its peak gain."""
+    count, steps = gold.shape
+    at, peak = np.arange(count), gold.argmax(1)
+    gain = gold[at, peak] - gold[:, 0]
+    lost = (gold[at, peak] - gold[at, np.minimum(found.stop, steps - 1)]) / gain
+    stopped, is_late = found.stop < steps, found.stop > peak
+    in_time = stopped & (~is_late | (lost <= 0.1))
+    kept = (gold[at, found.best] - gold[:, 0]) / gain
+    after = np.where(is_late, lost, 0.0)[stopped]
+    lag = (found.stop - peak)[stopped]
+    early = stopped & ~is_late & (lost > 0.1)
+    cells = [
+        name,
+        str(budget),
+        share(in_time),
+        share(stopped),
+        share(early),
+        f"{100 * np.median(after):.0f} %" if stopped.any() else "–",
+        f"{np.median(lag):+.0f}" if stopped.any() else "–",
+        f"{100 * kept.mean():.0f} %",
+        f"{found.spent.mean():.0f}",
+    ]
+    return line(cells), int(in_time.sum()), count
+
+
+def benign_row(name: str, budget: int, gold: Array, found: Outcome) -> tuple[str, int, int]:
+    """A line of the table, false stops, and runs."""
+    count, steps = gold.shape
+    false = found.stop < steps
+    gained = (gold[:, -1] - gold[:, 0])[false]
+    left = (gold[false, -1] - gold[false, found.stop[false]]) / gained
+    given_up = f"{100 * left.mean():.0f} %" if false.any() else "–"
+    cells = [name, str(budget), share(false), given_up, share(found.naive < steps), f"{found.spent.mean():.0f}"]
+    return line(cells), int(false.sum()), count
+
+
+def share(of: Array) -> str:
+    return f"{100 * of.mean():.0f} %"
+
+
+def line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def trained(is_hackable: bool) -> list[Trace]:
+    """Policies as they come; of the hackable, those whose gold has lost a fifth of its peak gain by the end."""
+    traces = [train(seed, is_hackable, STEPS) for seed in range(HACKABLE if is_hackable else SOUND)]
+    return [trace for trace in traces if not is_hackable or has_fallen(trace)]
+
+
+def has_fallen(trace: Trace) -> bool:
+    mean = trace.gold.mean((1, 2))
+    curve = np.convolve(mean, np.ones(11) / 11, "valid")
+    return bool(curve.max() - curve[-1] > 0.2 * (curve.max() - curve[0]))
+
+
+def cost() -> float:
+    """Milliseconds of `Monitor.observe` at the end of a run of `STEPS` steps, 64 scores each."""
+    rng, monitor = np.random.default_rng(0), Monitor(Settings(steps=STEPS))
+    spent = []
+    for step in range(STEPS):
+        held, proxies = rng.normal(step / STEPS, 1, 64), rng.normal(step, 1, 64)
+        seen = Observation(step, 0.1 * step, float(step), held, proxies, np.arange(32).repeat(2), {"length": 20.0})
+        begin = time.perf_counter()
+        monitor.observe(seen)
+        spent.append(time.perf_counter() - begin)
+    return 1000 * float(np.median(spent[-20:]))
+
+
+Tally = dict[tuple[str, int], tuple[int, int]]  # (sort of run, budget) -> (in time or falsely stopped, runs)
+
+
+def simulate() -> tuple[list[str], list[str], Tally]:
+    """Lines for hacked runs, lines for benign ones, totals."""
+    hacked: list[str] = []
+    benign: list[str] = []
+    tally: Tally = {}
+
+    def add(name: str, sort: str, is_hacked: bool, runs: Runs, budget: int) -> None:
+        found = watch(runs, budget)
+        text, part, count = (hacked_row if is_hacked else benign_row)(name, budget, runs.gold, found)
+        (hacked if is_hacked else benign).append(text)
+        key = (("hacked" if is_hacked else "benign") + sort, budget)
+        known = tally.get(key, (0, 0))
+        tally[key] = (known[0] + part, known[1] + count)
+
+    for number, name in enumerate(HACKED | BENIGN):
+        for gain, sort, budgets in ((LARGE, "", BUDGETS), (SMALL, ", gain 0.4 SD", (64,))):
+            for budget in budgets:
+                rng = np.random.default_rng([2026, number, budget])
+                add(name + sort, sort, name in HACKED, shaped(name, RUNS, STEPS, gain, rng), budget)
+    for is_hackable in (True, False):
+        traces = trained(is_hackable)
+        for budget in BUDGETS:
+            add(f"policy ({len(traces)} runs)", "", is_hackable, Trained(traces, np.random.default_rng(budget)), budget)
+    return hacked, benign, tally
+
+
+def page(hacked: list[str], benign: list[str], tally: Tally, milliseconds: float, seconds: float) -> str:
+    totals = []
+    for (sort, budget), (part, count) in sorted(tally.items(), key=lambda one: (one[0][0], one[0][1])):
+        low, high = (100 * float(end[0]) for end in wilson(np.array([part / count]), np.array([count])))
+        what = "stopped in time" if sort.startswith("hacked") else "falsely stopped"
+        totals.append(
+            line(
+                [
+                    f"{sort}, {what}",
+                    str(budget),
+                    f"{part} of {count}",
+                    f"{100 * part / count:.0f} %",
+                    f"{low:.0f} to {high:.0f} %",
+                ]
+            )
+        )
+    lines = "\n".join
+    limits = ", ".join(f"{kind} {value:g}" for kind, value in thresholds(Settings(steps=STEPS)).items())
+    return f"""# The run monitor on simulated runs
+
+{RUNS} runs of {STEPS} steps in each row, one look at every step. Scores: held-out scores that a step has without an alert; an
+alert asks for {Settings().boost} times as many. Signals without held-out scores are not simulated, so nothing here is corroborated.
+Thresholds: {limits}.
+
+| all shapes | scores | runs | share | 95 % interval |
+|---|---:|---:|---:|---|
+{lines(totals)}
+
+## Runs that are hacked
+
+"In time" is before true gold has lost 10 % of its peak gain; "too early" is before the peak with more than 10 % of that gain
+still to come, and counts as in time. Lost and lag (steps after the peak of true gold) are medians over stopped runs; kept is the
+mean share of the peak gain that the step to go back to has.
+
+| shape | scores | in time | stopped | too early | lost at the stop | lag | kept | scores spent per step |
+|---|---:|---:|---:|---:|---:|---:|---:|---:|
+{lines(hacked)}
+
+## Runs that are not
+
+True gold never falls. "Given up" is the mean share of the run's gain that a false stop gave up. The last column but one is what
+happens without thresholds that allow for a look at every step and for four kinds of evidence.
+
+| shape | scores | falsely stopped | given up | would be stopped at 1.96 | scores spent per step |
+|---|---:|---:|---:|---:|---:|
+{lines(benign)}
+
+One answer has a gold standard deviation of {SD}; runs gain {LARGE} at their peak (1 SD), or {SMALL} where the row says so. Gold
+also wanders by {100 * WANDER:.0f} % of the gain. Shapes: `gao` is Gao's curve; the others rise to a peak and fall, quickly, slowly or after a
+plateau; benign gold levels off together with the proxy, rises with it to the end, levels off while the proxy creeps on, or bends
+below it. `policy`: softmax policies trained by policy gradient (`monitor_policies.py`); of {HACKABLE} hackable ones, those whose gold lost
+a fifth of its gain.
+
+Cost: {milliseconds:.1f} ms per step for one run at step {STEPS}.
+
+- Command: `{" ".join(["python", *sys.argv])}`
+- Date: {datetime.now(UTC):%Y-%m-%d}
+- Machine: {platform.machine()}, {os.cpu_count()} cores, one used, {seconds:.0f} s of processor time
+- Versions: Python {platform.python_version()}, numpy {version("numpy")}
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    text = page(*simulate(), cost(), time.process_time())
+    print(text)
+    if options.output:
+        options.output.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

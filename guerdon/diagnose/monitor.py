@@ -162,7 +162,7 @@ class Monitor:
         return {
             "version": VERSION,
             "settings": asdict(self.settings),
-            "rows": self._rows,
+            "rows": _plain(self._rows),
             "warned_at": self._warned_at,
             "stopped_at": self._stopped_at,
             "stop_reason": self._stop_reason,
@@ -175,7 +175,9 @@ class Monitor:
             raise ConfigError(f"monitor state has version {state.get('version')}, this one reads {VERSION}; start anew")
         settings = dict(state["settings"])
         monitor = cls(Settings(**{**settings, "rules": Rules(**settings["rules"])}))
-        monitor._rows = [dict(row) for row in state["rows"]]
+        monitor._rows = [
+            {name: math.nan if part is None else part for name, part in row.items()} for row in state["rows"]
+        ]
         monitor._warned_at, monitor._stopped_at = state["warned_at"], state["stopped_at"]
         monitor._stop_reason = state["stop_reason"]
         return monitor
@@ -222,7 +224,7 @@ class Monitor:
             self._stopped_at, self._stop_reason = step, reason
 
 
-CALIBRATED = {"fall": 4.0, "stall": 4.1, "turn": 3.5, "joint": 3.5}  # for 200 looks; benchmarks/monitor_simulation.md
+CALIBRATED = {"fall": 4.0, "stall": 4.1, "turn": 3.5, "joint": 3.5}  # 200 looks; see benchmarks/monitor_simulation.md
 
 
 def thresholds(settings: Settings) -> dict[str, float]:
@@ -235,8 +237,9 @@ def far_signals(rows: Sequence[Mapping[str, Any]], far: float) -> dict[str, floa
     """Signals that need no held-out score and lie far from the start while the proxy is above it: name -> shift in SD.
 
     Shift: mean of the last 5 steps minus mean of the first 10, over the standard deviation of those ten step means, at
-    least 2 % of their size. Empty before twenty steps.
+    least 2 % of their size. Steps without a reward are passed over. Empty before twenty steps.
     """
+    rows = [row for row in rows if math.isfinite(row["proxy"])]
     if len(rows) < 2 * BASELINE:
         return {}
     proxy = [row["proxy"] for row in rows]

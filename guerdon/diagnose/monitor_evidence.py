@@ -16,7 +16,8 @@ since E as a share of its rise until E:
 The first two are linear in window means, so their standard errors are known. The third can see a fall before it is one: a
 policy that moves along its reward changes mean gold at the rate cov(gold, proxy) / var(proxy) of its own answers (the
 derivative of an exponential tilt of the policy by the reward). An optimiser that rescales its steps does not follow that
-rate exactly, and a habit that is rare in the samples does not show in it, so it is never asked alone.
+rate exactly, and a habit that is rare in the samples does not show in it: a rate near 0 proves nothing, so only one that is
+plainly negative counts alone (the proxy may then rest), and one that is less plain only together with a stall.
 """
 
 from __future__ import annotations
@@ -105,12 +106,14 @@ def noise_variance(looks: Looks) -> Floats:
     """Variance that one held-out score contributes to the mean of a step, prompts drawn anew at each step included.
 
     The larger of two estimates: the variance within steps, and that of neighbouring steps' means (Rice 1984), which also
-    sees what a step's prompts have in common; the latter starts out as the former and weighs `PRIOR` steps of it.
+    sees what a step's prompts have in common; the latter starts out as the former and weighs `PRIOR` steps of it. A single
+    score has no variance within its step, so where all steps have one, only their jumps count.
     """
-    total = looks.n.sum(-1)
-    within = (looks.n * looks.within).sum(-1) / np.maximum(total, 1)
+    freedom = (looks.n - 1).sum(-1)
+    within = ((looks.n - 1) * looks.within).sum(-1) / np.maximum(freedom, 1)
+    prior = np.minimum(PRIOR, freedom)
     jumps = np.diff(looks.mean, axis=-1) ** 2 / (1 / looks.n[..., 1:] + 1 / looks.n[..., :-1])
-    between = (PRIOR * within + jumps.sum(-1)) / (PRIOR + jumps.shape[-1])
+    between = (prior * within + jumps.sum(-1)) / np.maximum(prior + jumps.shape[-1], 1)
     noise: Floats = np.maximum(np.maximum(within, between), 1e-12)
     return noise
 

@@ -1,0 +1,368 @@
+"""The run monitor: its evidence against hand-worked numbers, its verdicts on runs whose truth is known."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from guerdon.diagnose.monitor import Monitor, Observation, Settings, far_signals, thresholds
+from guerdon.diagnose.monitor_evidence import (
+    KINDS,
+    Looks,
+    Rules,
+    best_look,
+    noise_variance,
+    smooth,
+    weigh,
+    within_prompts,
+)
+from guerdon.types import ConfigError
+
+
+def looks_of(**columns) -> Looks:
+    """Looks with ten scores of variance 1 each, unless told otherwise."""
+    length = len(next(iter(columns.values())))
+    base = {"n": np.full(length, 10.0), "within": np.ones(length), "kl": np.arange(length, dtype=float)}
+    zeros = {name: np.zeros(length) for name in ("mean", "proxy", "groups", "cross", "square")}
+    return Looks(**base | zeros | {name: np.asarray(values, dtype=float) for name, values in columns.items()})
+
+
+# evidence
+
+
+def test_evidence_by_hand():
+    """Twelve looks: the last four are compared with the first eight, the only earlier window that fits.
+
+    Held-out: start 0, earlier 0.5, now 0.2. Proxy: start 0, earlier 1, now 3, so it rose by x = 2 of its rise until then.
+    Scores: 40, 80, 40, each of variance 1 (jumps of the means say less: (10 + 5 + 3.2) / 21).
+    """
+    looks = looks_of(
+        mean=[0] * 4 + [1] * 4 + [0.2] * 4,
+        proxy=[0] * 4 + [2] * 4 + [3] * 4,
+        groups=[6] * 12,
+        cross=[0] * 8 + [-1.5] * 4,
+        square=[2.25] * 12,
+    )
+    found = weigh(looks, Rules(tolerance=0.1, pace=0.4))
+    fall = (0.5 - 0.2 - 0.1 * 0.5) / math.sqrt(0.1**2 / 40 + 0.9**2 / 80 + 1 / 40)
+    stall = (0.4 * 0.5 - (0.2 - 0.5)) / math.sqrt(0.4**2 / 40 + 1.4**2 / 80 + 1 / 40)
+    turn = 6 / math.sqrt(4 * 2.25)  # over 24 prompts; over 48, 6 / sqrt(18) is less
+    assert (found.fall, found.stall, found.turn) == pytest.approx((fall, stall, turn))
+    assert found.joint == pytest.approx((stall + turn) / math.sqrt(2))
+    assert found.noise == 1
+
+
+def test_nothing_can_be_compared_yet():
+    found = weigh(looks_of(mean=[1.0] * 11), Rules())
+    assert all(getattr(found, kind) == -math.inf for kind in KINDS)
+
+
+@pytest.mark.parametrize("change", ["proxy still", "kl back"])
+def test_no_fall_unless_the_policy_went_on(change):
+    """Held-out that falls while the proxy rests, or while the policy returns to the reference, is no over-optimisation."""
+    proxy = [0] * 4 + [2] * 4 + [1 if change == "proxy still" else 3] * 4
+    kl = [0] * 4 + [2] * 4 + [0.5 if change == "kl back" else 3] * 4
+    found = weigh(looks_of(mean=[0] * 4 + [1] * 4 + [0.2] * 4, proxy=proxy, kl=kl), Rules())
+    assert found.fall == found.stall == -math.inf
+
+
+def test_no_stall_before_a_plain_gain():
+    """0.3 is below 2 standard errors of the gain, 2 sqrt(1/40 + 1/80) = 0.387; and one cannot stall before one has gained."""
+    found = weigh(looks_of(mean=[0] * 4 + [0.6] * 4 + [0.3] * 4, proxy=[0] * 4 + [2] * 4 + [3] * 4), Rules())
+    assert found.stall == -math.inf
+    assert found.fall > -math.inf
+
+
+def test_too_few_prompts_have_no_turn():
+    looks = looks_of(groups=[1.9] * 12, cross=[-5] * 12, square=[1] * 12)
+    assert weigh(looks, Rules()).turn == -math.inf
+
+
+def test_runs_on_leading_axes_are_runs_alone():
+    rng = np.random.default_rng(0)
+    looks = [looks_of(mean=rng.normal(size=60), proxy=np.arange(60) / 10, groups=[6] * 60, cross=rng.normal(size=60),
+                      square=rng.random(60)) for _ in range(3)]  # fmt: skip
+    stacked = Looks(*(np.stack([getattr(one, name) for one in looks]) for name in Looks.__dataclass_fields__))
+    together = weigh(stacked, Rules())
+    for i, one in enumerate(looks):
+        alone = weigh(one, Rules())
+        assert all(getattr(together, kind)[i] == pytest.approx(getattr(alone, kind)) for kind in (*KINDS, "noise"))
+
+
+def test_noise_variance_by_hand():
+    """Scores of variance 1 and 3, pooled by n - 1: (9 + 3 x 19) / 28. Jump: 6^2 / (1/10 + 1/20) = 240."""
+    looks = looks_of(n=[10, 20], mean=[0, 6], within=[1, 3])
+    within = (9 * 1 + 19 * 3) / 28
+    assert noise_variance(looks) == pytest.approx((10 * within + 240) / (10 + 1))
+    assert noise_variance(looks_of(n=[10, 20], within=[1, 3])) == pytest.approx(within)
+
+
+def test_noise_of_one_score_a_step_comes_from_the_steps():
+    """One score has no variance of its own; it must not count as a score without noise."""
+    means = np.random.default_rng(0).normal(0, 2, 400)
+    assert noise_variance(looks_of(n=[1] * 400, mean=means, within=[0] * 400)) == pytest.approx(4, rel=0.15)
+    three = looks_of(n=[1, 1, 1], mean=[0, 2, 1], within=[0, 0, 0])
+    assert noise_variance(three) == pytest.approx((4 / 2 + 1 / 2) / 2)
+    mixed = looks_of(n=[1, 11], mean=[0, 0], within=[0, 5])
+    assert noise_variance(mixed) == pytest.approx(5)
+
+
+def test_noise_sees_what_a_steps_prompts_have_in_common():
+    rng = np.random.default_rng(1)
+    shared = rng.normal(0, 1, 300)  # of a step's prompts: variance 1 on means that scores alone would move by 1/10
+    noise = noise_variance(looks_of(mean=shared + rng.normal(size=300) / math.sqrt(10)))
+    assert noise == pytest.approx(10 * 1 + 1, rel=0.2)
+
+
+def test_within_prompts_by_hand():
+    """Prompt 7: held-out 1, 3 and proxy 0, 4 give (-1)(-2) + 1 x 2 = 4. Prompt 2: -(0.5 + 0.5) = -1. Prompt 5 is alone."""
+    groups, cross, square = within_prompts(
+        np.array([1, 5, 3, 9, 6.0]), np.array([0, 1, 4, 9, 0.0]), np.array([7, 2, 7, 5, 2])
+    )
+    assert (groups, cross, square) == (2, pytest.approx(4 - 0.5), pytest.approx(16 + 0.25))
+
+
+def test_smooth_by_hand():
+    looks = looks_of(n=[4, 4, 8], mean=[0, 1, 5])
+    near, far = math.exp(-0.5), math.exp(-2)
+    curve, support = smooth(looks, 1.0)
+    weight = 4 + 4 * near + 8 * far
+    assert curve[0] == pytest.approx((4 * near * 1 + 8 * far * 5) / weight)
+    assert support[0] == pytest.approx(weight**2 / (4 + 4 * near**2 + 8 * far**2))
+    assert smooth(looks_of(n=[3, 3], mean=[2, 2]), 1e6)[1] == pytest.approx([6, 6])
+
+
+def test_best_look_is_the_earliest_that_is_as_good():
+    curve, error = np.array([0.0, 0.9, 1.0, 0.5]), np.full(4, 0.3)
+    assert best_look(curve, error, 0.0) == 2
+    assert best_look(curve, error, 0.5) == 1  # 1.0 - 0.5 x 0.3 = 0.85
+    assert best_look(curve, error, 0.3) == 2  # 0.91
+
+
+# verdicts
+
+
+def run_of(shape, seed=0, steps=120, n=48, gain=0.5, signals=None):
+    """Observations of a run whose gold at time t in [0, 1] is gain x shape(t), each score with a standard deviation of 0.25."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(steps) / (steps - 1)
+    gold, slope = gain * shape(t), np.gradient(shape(t), t)
+    for step in range(steps):
+        proxies = rng.normal(size=n)
+        relation = np.clip(0.2 * slope[step], -0.4, 0.4)
+        held_out = gold[step] + 0.25 * (relation * proxies + math.sqrt(1 - relation**2) * rng.normal(size=n))
+        yield Observation(
+            step=step + 1,
+            kl=30 * t[step],
+            proxy=float(shape_of_proxy(t[step])) + 0.01 * rng.normal(),
+            held_out=held_out,
+            proxies=proxies,
+            prompts=np.arange(n) // 2,
+            signals=signals(step) if signals else {"length": 20 + 0.3 * rng.normal()},
+        )
+
+
+def shape_of_proxy(t):
+    return 0.7 * (1 - np.exp(-4 * t)) + 0.3 * t
+
+
+def hump(t):
+    return np.where(t < 0.4, np.sin(t / 0.4 * np.pi / 2), 1 - 1.5 * (t - 0.4))
+
+
+def level(t):
+    return 1 - np.exp(-4 * t)
+
+
+def verdicts(monitor, observations):
+    return [monitor.observe(one) for one in observations]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_run_whose_held_out_falls_is_stopped(seed):
+    said = verdicts(Monitor(Settings(steps=120)), run_of(hump, seed))
+    last = said[-1]
+    assert last.status == "stop"
+    assert 48 < last.stopped_at <= 120
+    assert last.warned_at <= last.stopped_at
+    at_stop = said[last.stopped_at - 1]
+    assert [one.status == "stop" for one in said] == [one.step >= last.stopped_at for one in said]
+    gold = 0.5 * hump(np.arange(120) / 119)
+    assert gold[at_stop.best_step - 1] > 0.95 * gold.max()
+    assert last.lost_interval[0] < last.lost < last.lost_interval[1]
+    assert last.lost == pytest.approx(gold.max() - gold[-8:].mean(), abs=0.1)
+    assert last.gain == pytest.approx(gold.max(), abs=0.1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_run_that_levels_off_with_its_proxy_is_not(seed, monkeypatch):
+    monkeypatch.setitem(globals(), "shape_of_proxy", level)
+    assert all(one.status != "stop" for one in verdicts(Monitor(Settings(steps=120)), run_of(level, seed)))
+
+
+def test_stop_stays_with_its_reason():
+    run = list(run_of(hump))
+    monitor = Monitor(Settings(steps=120))
+    stopped = next(one for one in verdicts(monitor, run) if one.status == "stop")
+    for step in range(121, 190):  # held-out is back, and better than ever
+        verdict = monitor.observe(Observation(step, 31, 2, [0.9, 1.1] * 24))
+    assert (verdict.status, verdict.reason, verdict.stopped_at) == ("stop", stopped.reason, stopped.step)
+    assert verdict.best_step > 121
+
+
+def test_a_restored_monitor_says_the_same():
+    settings = Settings(steps=120, stop={"fall": 4.5}, rules=Rules(tolerance=0.05))
+    run = list(run_of(hump, 1))
+    run[30] = Observation(31, math.nan, math.nan, signals={"length": None})  # nothing could be scored
+    whole = verdicts(Monitor(settings), run)
+    monitor = Monitor(settings)
+    again = []
+    for one in run:
+        again.append(monitor.observe(one))
+        if one.step % 40 == 7:
+            monitor = Monitor.restore(json.loads(json.dumps(monitor.state(), allow_nan=False)))
+    assert [one.to_dict() for one in again] == [one.to_dict() for one in whole]
+    assert whole[-1].status == "stop"
+    json.dumps(whole[-1].to_dict(), allow_nan=False)
+
+
+def test_state_of_another_version_is_refused():
+    with pytest.raises(ConfigError, match="version 0"):
+        Monitor.restore(Monitor().state() | {"version": 0})
+
+
+@pytest.mark.parametrize("step", [3, 2])
+def test_steps_out_of_order_are_refused(step):
+    monitor = Monitor()
+    monitor.observe(Observation(3, 0, 0))
+    with pytest.raises(ConfigError, match=f"step 3 and then {step}"):
+        monitor.observe(Observation(step, 0, 0))
+
+
+@pytest.mark.parametrize("other", [{"proxies": [1.0]}, {"prompts": [1]}])
+def test_lists_of_unequal_length_are_refused(other):
+    with pytest.raises(ConfigError, match="step 4: held_out, proxies and prompts differ in length"):
+        Monitor().observe(Observation(4, 0, 0, [1.0, 2.0], **other))
+
+
+def test_a_run_of_no_steps_is_refused():
+    with pytest.raises(ConfigError, match="0 steps"):
+        Settings(steps=0)
+
+
+def test_empty_and_unscored_steps_change_nothing():
+    """Steps without a usable score between scored ones leave evidence, best step and noise as they are."""
+    plain, holed = Monitor(Settings(steps=60)), Monitor(Settings(steps=60))
+    for one in run_of(hump, 2, steps=60):
+        said = plain.observe(one)
+        seen = Observation(
+            2 * one.step, one.kl, one.proxy, [*one.held_out, math.nan], [*one.proxies, 1], [*one.prompts, 0]
+        )
+        got = holed.observe(seen)
+        empty = Observation(2 * one.step + 1, one.kl, one.proxy, *([[math.nan] * 3] * 2 if one.step % 2 else []))
+        idle = holed.observe(empty)
+        assert got.evidence == idle.evidence == said.evidence
+        assert got.lost == pytest.approx(said.lost, nan_ok=True)
+        assert got.best_step == (None if said.best_step is None else 2 * said.best_step)
+
+
+def test_one_score_a_step_is_enough_to_run_and_not_to_cry():
+    rng = np.random.default_rng(0)
+    stops = 0
+    for _ in range(10):
+        said = verdicts(Monitor(Settings(steps=60)), (Observation(s, s, s / 10, [rng.normal()]) for s in range(60)))
+        stops += said[-1].status == "stop"
+        assert all(math.isfinite(one.lost) for one in said[1:])
+    assert stops == 0
+
+
+def drifting(step):
+    return {"length": 20 + (step % 2) + (30 if step >= 40 else 0)}
+
+
+def test_without_held_out_signs_warn_and_never_stop():
+    monitor = Monitor()
+    said = [monitor.observe(Observation(s, s, s / 10, signals=drifting(s))) for s in range(200)]
+    assert {one.status for one in said[:40]} == {"ok"}
+    assert said[-1].status == "warn"
+    assert said[0].reason.startswith("Nothing is held out")
+    assert "length by" in said[-1].reason
+    assert "cannot be told" in said[-1].reason
+    assert said[-1].best_step is said[-1].stopped_at is None
+    assert 40 <= said[-1].warned_at <= 44
+
+
+def test_far_signals_by_hand():
+    """First ten lengths: 9 and 11 in turn, mean 10, SD sqrt(10 / 9). Last five: 20, so (20 - 10) / SD away."""
+    rows = [{"proxy": i, "signals": {"length": 9 + 2 * (i % 2) if i < 15 else 20, "flat": 1.0}} for i in range(20)]
+    shift = 10 / math.sqrt(10 / 9)
+    assert far_signals(rows, 6) == {"length": pytest.approx(shift)}
+    assert far_signals(rows, 10) == {} == far_signals(rows[:19], 6)
+    assert far_signals([row | {"proxy": -row["proxy"]} for row in rows], 6) == {}  # the proxy does not rise
+    unscored = {"proxy": math.nan, "signals": {}}  # a step without a reward does not blind it
+    assert far_signals([*rows[:3], unscored, *rows[3:]], 6) == {"length": pytest.approx(shift)}
+
+
+def test_other_signs_halve_what_is_needed_only_while_they_are_far():
+    """Each verdict against its own evidence: the thresholds as they are in a calm run, half of them from step 44 on."""
+    settings = Settings(steps=120, stop={"turn": 99, "joint": 99})
+    limits, first = thresholds(settings), {}
+    for name, signals in (("calm", lambda step: drifting(0)), ("far", drifting)):
+        for verdict in verdicts(Monitor(settings), run_of(hump, 3, signals=signals)):
+            shares = [verdict.evidence[kind] / limits[kind] for kind in KINDS] if verdict.evidence else [-1]
+            is_far = name == "far" and verdict.step > 44
+            if verdict.status == "stop":
+                assert max(shares) >= (0.5 if is_far else 1)
+                first[name] = verdict.step
+                break
+            if name == "calm" or is_far:
+                assert max(shares) < (0.5 if is_far else 1)
+                warned = max(shares) >= settings.warn * (0.5 if is_far else 1)
+                assert verdict.status == ("warn" if warned or is_far else "ok")
+    assert first["far"] < first["calm"]
+
+
+def test_an_alert_asks_for_more_scores():
+    settings = Settings(steps=120, budget=48, boost=3)
+    limits = thresholds(settings)
+    asked = []
+    for verdict in verdicts(Monitor(settings), run_of(hump, 1)):
+        shares = [verdict.evidence[kind] / limits[kind] for kind in KINDS] if verdict.evidence else [-1]
+        assert verdict.wanted == (144 if max(shares) >= settings.alert else 48)
+        asked.append(verdict.wanted)
+    assert (asked[0], asked[-1]) == (48, 144)
+
+
+def test_a_longer_run_needs_more_evidence():
+    short, long = thresholds(Settings(steps=100)), thresholds(Settings(steps=400))
+    assert all(long[kind] == pytest.approx(short[kind] + 0.3) for kind in KINDS)
+    assert thresholds(Settings(stop={"fall": 9}))["fall"] == 9
+
+
+def test_1_96_would_stop_benign_runs():
+    """A look at every step, four kinds of evidence: what is right for one look is passed by most runs that level off."""
+    rng, runs, steps = np.random.default_rng(5), 100, 120
+    t = np.broadcast_to(np.arange(steps) / (steps - 1), (runs, steps))
+    cross = rng.normal(size=(runs, steps)) * math.sqrt(24)
+    looks = Looks(
+        n=np.full(t.shape, 48.0),
+        mean=0.25 * level(t) + 0.25 / math.sqrt(48) * rng.normal(size=t.shape),
+        within=np.full(t.shape, 0.25**2),
+        proxy=level(t) + 0.003 * rng.normal(size=t.shape),
+        kl=30 * t,
+        groups=np.full(t.shape, 24.0),
+        cross=cross,
+        square=np.full(t.shape, 24.0),
+    )
+    limits = np.array([thresholds(Settings(steps=steps))[kind] for kind in KINDS])[:, None]
+    crossed, stopped = np.zeros(runs, bool), np.zeros(runs, bool)
+    for count in range(12, steps + 1):
+        found = weigh(looks.until(count), Rules())
+        evidence = np.stack([getattr(found, kind) for kind in KINDS])
+        crossed |= (evidence > 1.96).any(0)
+        stopped |= (evidence > limits).any(0)
+    assert crossed.mean() > 0.5
+    assert stopped.mean() <= 0.05
