@@ -1,7 +1,7 @@
 """The mean of the weights along a run, kept beside the weights that are trained.
 
-The trained weights of the late steps scatter around something better than each of them; their mean is that, at the cost
-of one more copy and no further training (Polyak and Juditsky 1992; Izmailov et al. 2018, arXiv 1803.05407).
+Late weights that scatter around a minimum have a mean closer to it than each of them, for one more copy and no further
+training (Polyak and Juditsky 1992; Izmailov et al. 2018, arXiv 1803.05407).
 """
 
 from __future__ import annotations
