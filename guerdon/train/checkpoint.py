@@ -66,7 +66,8 @@ def require_space(output: Path, model: nn.Module, config: TrainConfig) -> None:
     """
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    checkpoint = weights + 2 * trained  # AdamW keeps two moments per trained weight
+    moments = 3 if config.average else 2  # AdamW keeps two moments per trained weight, the average is a third
+    checkpoint = weights + moments * trained
     needed = 2 * weights + (config.keep_checkpoints + 1) * checkpoint
     free = shutil.disk_usage(output).free
     if free < needed:

@@ -15,7 +15,7 @@ _POSITIVE = (
     *("epochs", "max_steps", "batch_size", "tokens_per_row", "learning_rate", "max_length"),
     *("eval_every", "save_every", "keep_checkpoints", "ensemble", "lora_rank", "lora_alpha"),
 )
-_NOT_NEGATIVE = ("weight_decay", "max_grad_norm", "margin", "center", "seed", "probes")
+_NOT_NEGATIVE = ("weight_decay", "max_grad_norm", "average", "margin", "center", "seed", "probes")
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,9 @@ class TrainConfig:
     """AdamW weight decay."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm; 0 switches it off."""
+    average: float = 0.0
+    """Evaluate and save the mean of the weights over the run, each step counted by its number to this power (8 looks back
+    on a tenth of the run, 2 on a quarter); 0 switches it off."""
     max_length: int | None = None
     """Context in tokens, written into the contract. Default: what the model allows, at most 2048."""
     truncation: Literal["left", "right", "error"] = "left"

@@ -33,6 +33,7 @@ from guerdon.model.load import resolve as resolve_model
 from guerdon.model.reward import RewardModel
 from guerdon.model.tree import Row
 from guerdon.options import to_yaml
+from guerdon.train.average import Average
 from guerdon.train.checkpoint import Checkpoints, Progress, prepare_output, require_space
 from guerdon.train.config import TrainConfig
 from guerdon.train.examples import EncodeReport, Example, PairTensors, digest, encode_comparisons, pair_tensors
@@ -85,6 +86,8 @@ def fit(config: TrainConfig, *, say: Callable[[str], None] = print, watch: Watch
     plan = make_plan(config, examples)
     checkpoints = Checkpoints(output, config.keep_checkpoints)
     model, optimizer = accelerator.prepare(core, make_optimizer(core, config))
+    average = Average(model, config.average)
+    accelerator.register_for_checkpointing(average)
     data = digest(examples, plan.order)
     progress = checkpoints.restore(accelerator, data) if config.resume else Progress(data=data)
     if main:
@@ -117,6 +120,7 @@ def fit(config: TrainConfig, *, say: Callable[[str], None] = print, watch: Watch
         _require_finite(statistics, norm, step, batch, progress)
         optimizer.step()
         optimizer.zero_grad()
+        average.update(step)
 
         window.add(statistics)
         last = step == plan.steps
@@ -133,19 +137,21 @@ def fit(config: TrainConfig, *, say: Callable[[str], None] = print, watch: Watch
             watch.step(row)
         progress, paused = replace(progress, step=step), time.monotonic()
         if eval_set and (last or step % plan.eval_every == 0):
-            evaluation = _evaluate(accelerator, model, core, eval_set).to_dict()
-            row = {"step": step, **{f"eval_{key}": evaluation[key] for key in _EVAL_KEYS}}
-            log(row)
-            watch.evaluation(row)
-            if evaluation["n"] == 0:
-                raise TrainingError(f"step {step}: no held-out pair could be scored ({evaluation['unscored']} failed); "
-                                    "look at the evaluation data, or choose --truncation left")  # fmt: skip
-            merit = evaluation["accuracy"] if config.best_by == "accuracy" else -evaluation["nll"]
-            if progress.best is None or merit > progress.best:
-                progress = Progress(step, data, merit, step, evaluation)
-                _save(accelerator, model, core, config, eval_set)
+            with average.applied():
+                evaluation = _evaluate(accelerator, model, core, eval_set).to_dict()
+                row = {"step": step, **{f"eval_{key}": evaluation[key] for key in _EVAL_KEYS}}
+                log(row)
+                watch.evaluation(row)
+                if evaluation["n"] == 0:
+                    raise TrainingError(f"step {step}: no held-out pair could be scored ({evaluation['unscored']} failed); "
+                                        "look at the evaluation data, or choose --truncation left")  # fmt: skip
+                merit = evaluation["accuracy"] if config.best_by == "accuracy" else -evaluation["nll"]
+                if progress.best is None or merit > progress.best:
+                    progress = Progress(step, data, merit, step, evaluation)
+                    _save(accelerator, model, core, config, eval_set)
         elif last and not eval_set:
-            _save(accelerator, model, core, config, train_set)
+            with average.applied():
+                _save(accelerator, model, core, config, train_set)
         if saves:
             checkpoints.save(accelerator, progress)
         window.pause(time.monotonic() - paused)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from peft import LoraConfig, TaskType, get_peft_model
 from torch import nn
 
@@ -24,17 +25,25 @@ from guerdon.types import Comparison, ConfigError
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
-    """Accelerate with the run's precision. `auto` is bf16 where CUDA has it, else fp32."""
+    """Accelerate with the run's precision. `auto` is bf16 where CUDA has it, else fp32.
+
+    Raises ConfigError for what Accelerate refuses, and for an average under FSDP: a checkpoint would hold one shard of it.
+    """
     bf16 = config.precision == "bf16" or (
         config.precision == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     )
     try:
-        return Accelerator(
+        accelerator = Accelerator(
             mixed_precision="bf16" if bf16 else "no", log_with=list(config.trackers) or None, project_dir=config.output
         )
     except ValueError as error:
         blamed = f"--trackers {' '.join(config.trackers)}" if config.trackers else "--precision"
         raise ConfigError(f"{blamed}: {error}") from error
+    if config.average and accelerator.distributed_type == DistributedType.FSDP:
+        raise ConfigError(
+            "--average: is not available under FSDP, whose processes hold a shard of the weights each; leave it 0"
+        )
+    return accelerator
 
 
 def start_model(config: TrainConfig, device: torch.device) -> RewardModel:

@@ -38,6 +38,7 @@ def test_a_single_path_dashes_and_yaml_numbers_are_understood(tmp_path):
         ("label_smoothing: 0.5", "--label-smoothing must be in"),
         ("warmup: 2", "--warmup is a share"),
         ("max_grad_norm: -1", "--max-grad-norm must be 0 or greater"),
+        ("average: -1", "--average must be 0 or greater"),
         ("weight_decay: -1", "--weight-decay must be 0 or greater"),
         ("epochs: .inf", "--epochs must be greater than 0"),
         ("seed: .inf", "seed must be a int"),

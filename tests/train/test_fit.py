@@ -205,11 +205,12 @@ fit(from_yaml(sys.argv[1]), say=print)
 
 
 @pytest.mark.slow
-def test_two_processes_compute_what_one_does(setting, tmp_path):
+@pytest.mark.parametrize("average", [0.0, 2.0])
+def test_two_processes_compute_what_one_does(setting, tmp_path, average):
     """DDP over gloo: rows are dealt out, gradients averaged; the weights agree with one process to float32 rounding."""
     from guerdon.options import to_yaml
 
-    config = replace(setting, max_steps=4, batch_size=7, eval_every=2, schedule="constant", warmup=0.0)
+    config = replace(setting, max_steps=4, batch_size=7, eval_every=2, schedule="constant", warmup=0.0, average=average)
     fit(replace(config, output=str(tmp_path / "one")), say=quiet)
     (tmp_path / "two.yaml").write_text(to_yaml(replace(config, output=str(tmp_path / "two"))))
     (tmp_path / "run.py").write_text(DISTRIBUTED)
