@@ -1,65 +1,52 @@
 """Do the probes find what raters planted, and pass what they did not?
 
     python benchmarks/probe_power.py --output benchmarks/probe_power.md
+    python benchmarks/probe_power.py --output benchmarks/probe_power.md --first-seed 20 --seeds 80 --raters none
+    python benchmarks/probe_power.py --output benchmarks/probe_power.md --writers marks --gram 0.3
+    python benchmarks/probe_power.py --output benchmarks/probe_power.md --writers praise --gram 0.3 --model reader linear gold
     python benchmarks/probe_power.py --model transformer --seeds 3
 
 For every seed, four reward models are trained on the same prompts and answers of the lab, judged by raters who differ in
 one leaning alone: none, length, format, sycophancy. `linear` is a Bradley-Terry model on hashed words, word pairs and
 surface features, which cannot tell a right answer from a wrong one; `reader` also sees the parts of gold, as a model
 does that understands the answer; `gold` is the truth itself; `transformer` is a small one trained by `guerdon.train.loop.fit`.
+
+`--writers` says what the answers are like. `marks`: praise, lists, copies of the question and exclamation marks are equally
+frequent whoever writes, so that none of them says how good an answer is. `praise`: that holds for praise and lists alone.
+With `--output` the tables replace those under the same headings of the page; the words around them stay.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import random
 import re
 import tempfile
 import time
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, diags
 from scipy.special import expit
 
 from guerdon.diagnose.probes.measure import measure
 from guerdon.evaluate.intervals import wilson
 from guerdon.lab.gold import gold, parts, words
+from guerdon.lab.phrases import FLATTERY
 from guerdon.lab.raters import Rater
 from guerdon.lab.simulate import Simulation, simulate
-from guerdon.lab.writers import WRITERS
+from guerdon.lab.writers import WRITERS, Writer
 from guerdon.types import Conversation, Score, Scorer
 
 HASHES = 1 << 14
-HEAD = """# Power and false alarms of the probes
-
-Made by `benchmarks/probe_power.py`. Four reward models per seed, trained on the same prompts and answers of the lab and judged
-by raters who differ in one leaning: none; length, 6 nats per doubling; format, 3 nats for a list or bold words;
-sycophancy, 3 nats for praise. All value the truth at 12 nats. All writers praise and format at the same rates, so that
-these marks say nothing of quality. Fresh prompts are probed. The first table of each model counts the seeds in which a probe
-of a family is flagged, with Wilson intervals of 95 %: padding, restating or repetition; list or bold; flattery.
-
-`reader` is a linear Bradley-Terry model on the parts of gold, surface features and hashed words and word pairs: it can tell
-right from wrong, as a good model does. `linear` lacks the parts of gold, so it leans on what goes along with quality (length,
-exclamation marks, words of the question) although no rater does. `gold` is the truth itself, without training.
-
-Where the reward can tell right from wrong, every planted leaning is found and nothing is flagged in the families where
-nothing was planted. For `linear` that does not hold: it is flagged for length in most seeds without a planted leaning. The
-reward does rise there, since complete answers are longer and nothing else tells it which are complete, so the probe is
-right about the reward, but the fault does not come from the raters. Its few flags for list and bold are weights that the noise
-of 3,000 labels pushed beyond 0.1 SD. A probe finds what a reward does; it cannot say where it was learnt.
-
-Outside the three families, `echo` and `exclamation` are shortcuts of this kind in `reader` too: good answers share words with
-the question, and courtesies and one phrase of praise end in exclamation marks.
-
-"""
 FAIR = Rater("fair", skill=12.0)
 RATERS = {
     "none": FAIR,
@@ -67,8 +54,33 @@ RATERS = {
     "format": replace(FAIR, name="format", format_bias=3.0),
     "sycophancy": replace(FAIR, name="sycophancy", sycophancy=3.0),
 }
-# Whatever a writer knows, it praises and formats as often as any other: a leaning is the only way to learn to like it.
-ALIKE = tuple(replace(writer, flattery=0.4, formatting=0.4) for writer in WRITERS)
+_STOP = re.compile(r"\.(?=\s|$)")
+
+
+@dataclass(frozen=True)
+class Marked(Writer):
+    """A writer that also copies whole prompts and is excited, whatever it knows."""
+
+    whole: float = 0.2
+    """share of answers that begin by repeating the whole prompt"""
+    excited: float = 0.4
+    """share of answers that end their sentences with exclamation marks instead of full stops; the praise stays as it is"""
+
+    def write(self, prompt: str, rng: random.Random) -> str:
+        text = super().write(prompt, rng)
+        if rng.random() < self.excited:
+            text = _STOP.sub("!", text)
+            for praise in FLATTERY:  # raters know it by its letters
+                text = text.replace(f"{praise[:-1]}!", praise)
+        return f"{prompt}\n\n{text}" if rng.random() < self.whole else text
+
+
+# Whatever a writer knows, it uses a mark as often as any other: a leaning of the rater is the only way to learn to like it.
+PRAISE = tuple(replace(writer, flattery=0.4, formatting=0.4) for writer in WRITERS)
+WRITING: dict[str, tuple[Writer, ...]] = {
+    "marks": tuple(Marked(**asdict(replace(writer, echo=0.2))) for writer in PRAISE),
+    "praise": PRAISE,
+}
 # The probes that look for each planted leaning. The lab's raters like praise; agreement they do not know.
 LOOKED_FOR = {
     "length": ("padding", "restating", "repetition"),
@@ -77,7 +89,9 @@ LOOKED_FOR = {
 }
 _LIST = re.compile(r"^\s*[-*] ", re.MULTILINE)
 PENALTY = 0.001
-GRAM = 0.3  # weight of a word or word pair beside the other features: the smaller, the stronger its penalty
+# Weight of a word or word pair beside the other features: the smaller, the stronger its penalty. Chosen on held-out pairs.
+GRAMS = (0.05, 0.1, 0.2, 0.3)
+HELD_OUT = 5  # one pair in so many, to choose by
 
 
 @cache
@@ -109,7 +123,7 @@ def features(texts: Sequence[str], prompts: Sequence[str], reads: bool) -> csr_m
         dense, grams = features_of(text, prompt, reads)
         rows += [i] * (len(dense) + len(grams))
         columns += [*range(len(dense)), *(len(dense) + gram for gram in grams)]
-        values += [*dense, *([GRAM] * len(grams))]
+        values += [*dense, *([1.0] * len(grams))]
     width = len(features_of("", "", reads)[0]) + HASHES
     return csr_matrix((values, (rows, columns)), shape=(len(texts), width), dtype=float)
 
@@ -127,8 +141,8 @@ class LinearReward:
         return [Score(float(value)) for value in features(answers, prompts, self.reads) @ self.weights]
 
 
-def train_linear(simulation: Simulation, reads: bool) -> LinearReward:
-    """Bradley-Terry by L-BFGS with an L2 penalty; ties are left out."""
+def train_linear(simulation: Simulation, reads: bool, gram: float | None) -> LinearReward:
+    """Bradley-Terry with an L2 penalty; ties are left out. `gram` None: the one of least loss on a fifth of the pairs."""
     pairs = [
         (c.completions[p.chosen][0]["content"], c.completions[p.rejected][0]["content"], c.prompt[0]["content"])
         for c in simulation.comparisons
@@ -137,14 +151,26 @@ def train_linear(simulation: Simulation, reads: bool) -> LinearReward:
     ]
     chosen, rejected, prompts = zip(*pairs, strict=True)
     x = features(chosen, prompts, reads) - features(rejected, prompts, reads)
+    if gram is None:
+        out = np.arange(x.shape[0]) % HELD_OUT == 0
+        losses = [np.logaddexp(0, -(x[out] @ bradley_terry(x[~out], gram))).mean() for gram in GRAMS]
+        gram = GRAMS[int(np.argmin(losses))]
+    return LinearReward(bradley_terry(x, gram), reads)
+
+
+def bradley_terry(x: csr_matrix, gram: float) -> np.ndarray:
+    """Weights that make the differences `x`, chosen less rejected, likely; by L-BFGS."""
+    scale = np.ones(x.shape[1])
+    scale[-HASHES:] = gram
+    scaled = x @ diags(scale)
 
     def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
-        margin = x @ w
-        gradient = -(x.T @ expit(-margin)) / len(margin) + PENALTY * w
+        margin = scaled @ w
+        gradient = -(scaled.T @ expit(-margin)) / len(margin) + PENALTY * w
         return float(np.logaddexp(0, -margin).mean() + PENALTY / 2 * w @ w), gradient
 
-    start = np.zeros(x.shape[1])
-    return LinearReward(minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 300}).x, reads)
+    start = np.zeros(len(scale))
+    return scale * minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 300}).x
 
 
 def train_transformer(simulation: Simulation, folder: Path, seed: int) -> Scorer:
@@ -180,13 +206,13 @@ class Gold:
         return [Score(gold(c[-2]["content"] if len(c) > 1 else "", c[-1]["content"])) for c in conversations]
 
 
-def train(model: str, simulation: Simulation, folder: Path, seed: int) -> Scorer:
+def train(model: str, simulation: Simulation, folder: Path, seed: int, gram: float | None) -> Scorer:
     """A reward of the kind that `--model` names."""
     if model == "gold":
         return Gold()
     if model == "transformer":
         return train_transformer(simulation, folder, seed)
-    return train_linear(simulation, reads=model == "reader")
+    return train_linear(simulation, reads=model == "reader", gram=gram)
 
 
 @dataclass(frozen=True)
@@ -199,17 +225,27 @@ class Outcome:
     effects: dict[str, float]
 
 
-def one_seed(seed: int, model: str, comparisons: int, probed: int) -> list[Outcome]:
-    """The four models of one seed, probed on fresh prompts."""
+def one_seed(
+    seed: int,
+    model: str,
+    writers: str,
+    conditions: Sequence[str],
+    gram: float | None,
+    comparisons: int,
+    probed: int,
+) -> list[Outcome]:
+    """The models of one seed, one per kind of rater, probed on fresh prompts."""
     outcomes = []
-    for condition, rater in RATERS.items():
+    for condition in conditions:
         if model == "gold" and condition != "none":
             continue  # gold has no raters
-        simulation = simulate(comparisons, seed=seed, raters=[rater], writers=ALIKE)
+        rater, written = RATERS[condition], WRITING[writers]
+        simulation = simulate(comparisons, seed=seed, raters=[rater], writers=written)
         asked = {c.prompt[0]["content"] for c in simulation.comparisons}
-        fresh = simulate(probed, seed=10_000 + seed, raters=[rater], writers=ALIKE, exclude=asked)
+        fresh = simulate(probed, seed=10_000 + seed, raters=[rater], writers=written, exclude=asked)
         with tempfile.TemporaryDirectory() as folder:
-            report = measure(train(model, simulation, Path(folder), seed), fresh.comparisons, limit=probed, seed=seed)
+            scorer = train(model, simulation, Path(folder), seed, gram)
+            report = measure(scorer, fresh.comparisons, limit=probed, seed=seed)
         assert report.independence is not None
         verdicts = {probe.name: probe.verdict for probe in report.probes}
         effects = {probe.name: probe.worst.effect for probe in report.probes}
@@ -219,14 +255,17 @@ def one_seed(seed: int, model: str, comparisons: int, probed: int) -> list[Outco
 
 
 def table(outcomes: Sequence[Outcome]) -> list[str]:
-    """Share of seeds in which a probe of each family is flagged, by what was planted; then every probe on its own."""
-    lines = ["| planted | accuracy | length | format | sycophancy | any of the three |", "|---|---|---|---|---|---|"]
+    """Share of seeds in which a probe of each family is flagged, by what was planted; then every probe on its own.
+
+    `any other probe` counts the seeds with a flag anywhere in the battery but in the family that was planted.
+    """
+    lines = ["| planted | accuracy | length | format | sycophancy | any other probe |", "|---|---|---|---|---|---|"]
     conditions = list(dict.fromkeys(o.condition for o in outcomes))
     for condition in conditions:
         mine = [o for o in outcomes if o.condition == condition]
-        flagged = {name: sum(_is_flagged(o, probes) for o in mine) for name, probes in LOOKED_FOR.items()}
-        anything = sum(any(_is_flagged(o, probes) for probes in LOOKED_FOR.values()) for o in mine)
-        shares = " | ".join(_share(count, len(mine)) for count in (*flagged.values(), anything))
+        others = [probe for probe in mine[0].verdicts if probe not in LOOKED_FOR.get(condition, ())]
+        flagged = [sum(_is_flagged(o, probes) for o in mine) for probes in (*LOOKED_FOR.values(), others)]
+        shares = " | ".join(_share(count, len(mine)) for count in flagged)
         lines.append(f"| {condition} | {np.mean([o.accuracy for o in mine]):.3f} | {shares} |")
     lines += ["", "Flagged and mean effect in standard deviations, every probe:", ""]
     lines += ["| probe | " + " | ".join(conditions) + " |", "|---" * (len(conditions) + 1) + "|"]
@@ -249,36 +288,58 @@ def _share(count: int, n: int) -> str:
     return f"{count}/{n} ({100 * low[0]:.0f} to {100 * high[0]:.0f} %)"
 
 
+def put(page: Path, title: str, lines: Sequence[str]) -> None:
+    """Write a section of a page, in place of the one with the same title or at the end."""
+    section = "\n".join([f"## {title}", "", *lines]) + "\n"
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    old = re.search(rf"^## {re.escape(title)}\n.*?(?=\n## |\Z)", text, re.MULTILINE | re.DOTALL)
+    text = text[: old.start()] + section + text[old.end() :] if old else f"{text.rstrip()}\n\n{section}".lstrip()
+    page.write_text(text, encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, help="write the tables to this file as well")
+    parser.add_argument("--output", type=Path, help="put the tables into this page as well")
     parser.add_argument(
-        "--model", nargs="+", choices=("reader", "linear", "gold", "transformer"), default=["reader", "linear", "gold"]
+        "--model", nargs="+", choices=("reader", "linear", "gold", "transformer"), default=["reader"], help="rewards"
     )
+    parser.add_argument("--writers", choices=tuple(WRITING), default="marks", help="what the answers are like")
+    parser.add_argument("--raters", nargs="+", choices=tuple(RATERS), default=list(RATERS), help="what is planted")
+    parser.add_argument(
+        "--gram", type=float, help="weight of a word; without it, each reward chooses on held-out pairs"
+    )
+    parser.add_argument("--first-seed", type=int, default=0, help="the first seed")
     parser.add_argument("--seeds", type=int, default=20, help="number of seeds")
     parser.add_argument("--comparisons", type=int, default=3000, help="comparisons to train on")
     parser.add_argument("--probed", type=int, default=200, help="fresh comparisons to probe")
     parser.add_argument("--workers", type=int, default=1, help="processes, one seed each")
     options = parser.parse_args()
 
-    lines = []
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
     for model in options.model:
         started = time.monotonic()
-        job = partial(one_seed, model=model, comparisons=options.comparisons, probed=options.probed)
+        job = partial(
+            one_seed,
+            model=model,
+            writers=options.writers,
+            conditions=options.raters,
+            gram=options.gram,
+            comparisons=options.comparisons,
+            probed=options.probed,
+        )
         with ProcessPoolExecutor(options.workers) as pool:
-            outcomes = [outcome for of_seed in pool.map(job, range(options.seeds)) for outcome in of_seed]
-        lines += [
-            f"## {model}",
-            "",
-            f"{options.seeds} seeds, {options.comparisons:,} comparisons to train on, {options.probed} to probe, "
+            outcomes = [outcome for of_seed in pool.map(job, seeds) for outcome in of_seed]
+        lines = [
+            f"Seeds {seeds[0]} to {seeds[-1]}, {options.comparisons:,} comparisons to train on, {options.probed} to probe, "
             f"{time.monotonic() - started:.0f} s.",
             "",
             *table(outcomes),
-            "",
         ]
+        fixed = "" if options.gram is None else f", words at {options.gram}"
+        title = f"{model}, {options.writers} alike{fixed}" + (f", from seed {seeds[0]}" if seeds[0] else "")
         if options.output:
-            options.output.write_text(HEAD + "\n".join(lines).rstrip() + "\n", encoding="utf-8")
-    print("\n".join(lines))
+            put(options.output, title, lines)
+        print("\n".join([f"## {title}", "", *lines, ""]))
 
 
 if __name__ == "__main__":
