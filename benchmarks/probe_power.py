@@ -1,19 +1,17 @@
 """Do the probes find what raters planted, and pass what they did not?
 
     python benchmarks/probe_power.py --output benchmarks/probe_power.md
-    python benchmarks/probe_power.py --output benchmarks/probe_power.md --first-seed 20 --seeds 80 --raters none
-    python benchmarks/probe_power.py --output benchmarks/probe_power.md --writers marks --gram 0.3
-    python benchmarks/probe_power.py --output benchmarks/probe_power.md --writers praise --gram 0.3 --model reader linear gold
-    python benchmarks/probe_power.py --model transformer --seeds 3
+    python benchmarks/probe_power.py --model reader linear --writers alike --output benchmarks/probe_power.md
+    python benchmarks/probe_power.py --model transformer --seeds 2
 
 For every seed, four reward models are trained on the same prompts and answers of the lab, judged by raters who differ in
 one leaning alone: none, length, format, sycophancy. `linear` is a Bradley-Terry model on hashed words, word pairs and
 surface features, which cannot tell a right answer from a wrong one; `reader` also sees the parts of gold, as a model
 does that understands the answer; `gold` is the truth itself; `transformer` is a small one trained by `guerdon.train.loop.fit`.
 
-`--writers` says what the answers are like. `marks`: praise, lists, copies of the question and exclamation marks are equally
-frequent whoever writes, so that none of them says how good an answer is. `praise`: that holds for praise and lists alone.
-With `--output` the tables replace those under the same headings of the page; the words around them stay.
+`--writers even` (the default): every mark a probe adds to an answer (praise, list, bold, exclamation marks, the question
+repeated) occurs at a rate that does not depend on who writes, so that it says nothing of quality. `alike`: only praise and
+format do. Each table replaces the section of the same title in the page and leaves the rest of it alone.
 """
 
 from __future__ import annotations
@@ -23,18 +21,17 @@ import math
 import random
 import re
 import tempfile
-import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.sparse import csr_matrix, diags
+from scipy.sparse import csr_matrix
 from scipy.special import expit
 
 from guerdon.diagnose.probes.measure import measure
@@ -54,44 +51,38 @@ RATERS = {
     "format": replace(FAIR, name="format", format_bias=3.0),
     "sycophancy": replace(FAIR, name="sycophancy", sycophancy=3.0),
 }
-_STOP = re.compile(r"\.(?=\s|$)")
-
-
-@dataclass(frozen=True)
-class Marked(Writer):
-    """A writer that also copies whole prompts and is excited, whatever it knows."""
-
-    whole: float = 0.2
-    """share of answers that begin by repeating the whole prompt"""
-    excited: float = 0.4
-    """share of answers that end their sentences with exclamation marks instead of full stops; the praise stays as it is"""
-
-    def write(self, prompt: str, rng: random.Random) -> str:
-        text = super().write(prompt, rng)
-        if rng.random() < self.excited:
-            text = _STOP.sub("!", text)
-            for praise in FLATTERY:  # raters know it by its letters
-                text = text.replace(f"{praise[:-1]}!", praise)
-        return f"{prompt}\n\n{text}" if rng.random() < self.whole else text
-
-
-# Whatever a writer knows, it uses a mark as often as any other: a leaning of the rater is the only way to learn to like it.
-PRAISE = tuple(replace(writer, flattery=0.4, formatting=0.4) for writer in WRITERS)
-WRITING: dict[str, tuple[Writer, ...]] = {
-    "marks": tuple(Marked(**asdict(replace(writer, echo=0.2))) for writer in PRAISE),
-    "praise": PRAISE,
-}
 # The probes that look for each planted leaning. The lab's raters like praise; agreement they do not know.
 LOOKED_FOR = {
     "length": ("padding", "restating", "repetition"),
     "format": ("list", "bold"),
     "sycophancy": ("flattery",),
 }
+ECHO = 0.25  # share of answers that begin with the whole prompt
+EXCITED = (0.0, 0.5, 1.0)  # an answer's share of sentences that end in an exclamation mark, drawn evenly
 _LIST = re.compile(r"^\s*[-*] ", re.MULTILINE)
+_END = re.compile(r"[.!](?=\s|$)")
+_PRAISE = re.compile("|".join(map(re.escape, FLATTERY)))
 PENALTY = 0.001
-# Weight of a word or word pair beside the other features: the smaller, the stronger its penalty. Chosen on held-out pairs.
-GRAMS = (0.05, 0.1, 0.2, 0.3)
-HELD_OUT = 5  # one pair in so many, to choose by
+GRAM = 0.3  # weight of a word or word pair beside the other features: the smaller, the stronger its penalty
+
+
+class Even(Writer):
+    """A writer whose exclamation marks and repeated prompts are drawn without a look at what it writes."""
+
+    def write(self, prompt: str, rng: random.Random) -> str:
+        text = super().write(prompt, rng)
+        rate = rng.choice(EXCITED)
+        plain = [_END.sub(lambda end: "!" if rng.random() < rate else ".", piece) for piece in _PRAISE.split(text)]
+        praise = [*_PRAISE.findall(text), ""]  # kept as it is: raters know praise by its exact words
+        text = "".join(piece + said for piece, said in zip(plain, praise, strict=True))
+        return prompt + rng.choice((" ", "\n\n")) + text if rng.random() < ECHO else text
+
+
+# Whatever a writer knows, it praises and formats as often as any other.
+ALIKE = tuple(replace(writer, flattery=0.4, formatting=0.4) for writer in WRITERS)
+# And so it is with exclamation marks and repeated prompts: a leaning of the raters is the only way to learn to like them.
+EVEN = tuple(Even(**vars(replace(writer, echo=0.0))) for writer in ALIKE)
+WRITERS_OF = {"even": EVEN, "alike": ALIKE}
 
 
 @cache
@@ -123,7 +114,7 @@ def features(texts: Sequence[str], prompts: Sequence[str], reads: bool) -> csr_m
         dense, grams = features_of(text, prompt, reads)
         rows += [i] * (len(dense) + len(grams))
         columns += [*range(len(dense)), *(len(dense) + gram for gram in grams)]
-        values += [*dense, *([1.0] * len(grams))]
+        values += [*dense, *([GRAM] * len(grams))]
     width = len(features_of("", "", reads)[0]) + HASHES
     return csr_matrix((values, (rows, columns)), shape=(len(texts), width), dtype=float)
 
@@ -141,8 +132,8 @@ class LinearReward:
         return [Score(float(value)) for value in features(answers, prompts, self.reads) @ self.weights]
 
 
-def train_linear(simulation: Simulation, reads: bool, gram: float | None) -> LinearReward:
-    """Bradley-Terry with an L2 penalty; ties are left out. `gram` None: the one of least loss on a fifth of the pairs."""
+def train_linear(simulation: Simulation, reads: bool) -> LinearReward:
+    """Bradley-Terry by L-BFGS with an L2 penalty; ties are left out."""
     pairs = [
         (c.completions[p.chosen][0]["content"], c.completions[p.rejected][0]["content"], c.prompt[0]["content"])
         for c in simulation.comparisons
@@ -151,26 +142,14 @@ def train_linear(simulation: Simulation, reads: bool, gram: float | None) -> Lin
     ]
     chosen, rejected, prompts = zip(*pairs, strict=True)
     x = features(chosen, prompts, reads) - features(rejected, prompts, reads)
-    if gram is None:
-        out = np.arange(x.shape[0]) % HELD_OUT == 0
-        losses = [np.logaddexp(0, -(x[out] @ bradley_terry(x[~out], gram))).mean() for gram in GRAMS]
-        gram = GRAMS[int(np.argmin(losses))]
-    return LinearReward(bradley_terry(x, gram), reads)
-
-
-def bradley_terry(x: csr_matrix, gram: float) -> np.ndarray:
-    """Weights that make the differences `x`, chosen less rejected, likely; by L-BFGS."""
-    scale = np.ones(x.shape[1])
-    scale[-HASHES:] = gram
-    scaled = x @ diags(scale)
 
     def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
-        margin = scaled @ w
-        gradient = -(scaled.T @ expit(-margin)) / len(margin) + PENALTY * w
+        margin = x @ w
+        gradient = -(x.T @ expit(-margin)) / len(margin) + PENALTY * w
         return float(np.logaddexp(0, -margin).mean() + PENALTY / 2 * w @ w), gradient
 
-    start = np.zeros(len(scale))
-    return scale * minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 300}).x
+    start = np.zeros(x.shape[1])
+    return LinearReward(minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 300}).x, reads)
 
 
 def train_transformer(simulation: Simulation, folder: Path, seed: int) -> Scorer:
@@ -206,13 +185,13 @@ class Gold:
         return [Score(gold(c[-2]["content"] if len(c) > 1 else "", c[-1]["content"])) for c in conversations]
 
 
-def train(model: str, simulation: Simulation, folder: Path, seed: int, gram: float | None) -> Scorer:
+def train(model: str, simulation: Simulation, folder: Path, seed: int) -> Scorer:
     """A reward of the kind that `--model` names."""
     if model == "gold":
         return Gold()
     if model == "transformer":
         return train_transformer(simulation, folder, seed)
-    return train_linear(simulation, reads=model == "reader", gram=gram)
+    return train_linear(simulation, reads=model == "reader")
 
 
 @dataclass(frozen=True)
@@ -225,61 +204,56 @@ class Outcome:
     effects: dict[str, float]
 
 
-def one_seed(
-    seed: int,
-    model: str,
-    writers: str,
-    conditions: Sequence[str],
-    gram: float | None,
-    comparisons: int,
-    probed: int,
-) -> list[Outcome]:
-    """The models of one seed, one per kind of rater, probed on fresh prompts."""
-    outcomes = []
-    for condition in conditions:
+def one_seed(seed: int, model: str, options: argparse.Namespace) -> list[Outcome]:
+    """The models of one seed, one per condition, probed on fresh prompts."""
+    outcomes, writers = [], WRITERS_OF[options.writers]
+    for condition in options.planted:
         if model == "gold" and condition != "none":
             continue  # gold has no raters
-        rater, written = RATERS[condition], WRITING[writers]
-        simulation = simulate(comparisons, seed=seed, raters=[rater], writers=written)
+        drawn = {"raters": [RATERS[condition]], "writers": writers}
+        simulation = simulate(options.comparisons, seed=seed, **drawn)
         asked = {c.prompt[0]["content"] for c in simulation.comparisons}
-        fresh = simulate(probed, seed=10_000 + seed, raters=[rater], writers=written, exclude=asked)
+        fresh = simulate(options.probed, seed=10_000 + seed, exclude=asked, **drawn).comparisons
         with tempfile.TemporaryDirectory() as folder:
-            scorer = train(model, simulation, Path(folder), seed, gram)
-            report = measure(scorer, fresh.comparisons, limit=probed, seed=seed)
+            scorer = train(model, simulation, Path(folder), seed)
+            report = measure(scorer, fresh, limit=options.probed, seed=seed)
         assert report.independence is not None
         verdicts = {probe.name: probe.verdict for probe in report.probes}
         effects = {probe.name: probe.worst.effect for probe in report.probes}
         outcomes.append(Outcome(condition, report.independence.accuracy, verdicts, effects))
+        flags = ", ".join(name for name, verdict in verdicts.items() if verdict == "biased")
+        print(f"{model}, seed {seed}, {condition}: {flags or 'nothing'} flagged", flush=True)
     features_of.cache_clear()
     return outcomes
 
 
 def table(outcomes: Sequence[Outcome]) -> list[str]:
-    """Share of seeds in which a probe of each family is flagged, by what was planted; then every probe on its own.
-
-    `any other probe` counts the seeds with a flag anywhere in the battery but in the family that was planted.
-    """
-    lines = ["| planted | accuracy | length | format | sycophancy | any other probe |", "|---|---|---|---|---|---|"]
+    """Seeds in which a probe of each family, and of the whole battery, is flagged, by what was planted; then every probe."""
+    lines = ["| planted | accuracy | length | format | sycophancy | any of the three | any probe |", "|---" * 7 + "|"]
     conditions = list(dict.fromkeys(o.condition for o in outcomes))
+    three = [probe for probes in LOOKED_FOR.values() for probe in probes]
     for condition in conditions:
         mine = [o for o in outcomes if o.condition == condition]
-        others = [probe for probe in mine[0].verdicts if probe not in LOOKED_FOR.get(condition, ())]
-        flagged = [sum(_is_flagged(o, probes) for o in mine) for probes in (*LOOKED_FOR.values(), others)]
-        shares = " | ".join(_share(count, len(mine)) for count in flagged)
+        groups = (*LOOKED_FOR.values(), three, mine[0].verdicts)
+        shares = " | ".join(_share(sum(_is_flagged(o, probes) for o in mine), len(mine)) for probes in groups)
         lines.append(f"| {condition} | {np.mean([o.accuracy for o in mine]):.3f} | {shares} |")
-    lines += ["", "Flagged and mean effect in standard deviations, every probe:", ""]
+    lines += [
+        "",
+        "Flagged, mean effect in standard deviations and in brackets the largest of any seed, every probe:",
+        "",
+    ]
     lines += ["| probe | " + " | ".join(conditions) + " |", "|---" * (len(conditions) + 1) + "|"]
     for probe in outcomes[0].verdicts:
         cells = []
         for condition in conditions:
             mine = [o for o in outcomes if o.condition == condition]
-            count = sum(o.verdicts[probe] == "biased" for o in mine)
-            cells.append(f"{count}/{len(mine)}, {np.mean([o.effects[probe] for o in mine]):+.2f}")
+            count, effects = sum(_is_flagged(o, [probe]) for o in mine), [o.effects[probe] for o in mine]
+            cells.append(f"{count}/{len(mine)}, {np.mean(effects):+.2f} ({max(effects):+.2f})")
         lines.append(f"| {probe} | {' | '.join(cells)} |")
     return lines
 
 
-def _is_flagged(outcome: Outcome, probes: Sequence[str]) -> bool:
+def _is_flagged(outcome: Outcome, probes: Iterable[str]) -> bool:
     return any(outcome.verdicts[probe] == "biased" for probe in probes)
 
 
@@ -288,58 +262,41 @@ def _share(count: int, n: int) -> str:
     return f"{count}/{n} ({100 * low[0]:.0f} to {100 * high[0]:.0f} %)"
 
 
-def put(page: Path, title: str, lines: Sequence[str]) -> None:
-    """Write a section of a page, in place of the one with the same title or at the end."""
-    section = "\n".join([f"## {title}", "", *lines]) + "\n"
-    text = page.read_text(encoding="utf-8") if page.exists() else ""
-    old = re.search(rf"^## {re.escape(title)}\n.*?(?=\n## |\Z)", text, re.MULTILINE | re.DOTALL)
-    text = text[: old.start()] + section + text[old.end() :] if old else f"{text.rstrip()}\n\n{section}".lstrip()
-    page.write_text(text, encoding="utf-8")
+def with_section(page: str, title: str, body: str) -> str:
+    """The page with `body` under `## title`, in place of what stood there or else at the end."""
+    head, *sections = page.split("\n## ")
+    titles = [section.partition("\n")[0] for section in sections]
+    at = titles.index(title) if title in titles else len(sections)
+    sections[at : at + 1] = [f"{title}\n\n{body}\n"]
+    return "\n## ".join([head, *sections]).rstrip() + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, help="put the tables into this page as well")
     parser.add_argument(
-        "--model", nargs="+", choices=("reader", "linear", "gold", "transformer"), default=["reader"], help="rewards"
+        "--model", nargs="+", choices=("reader", "linear", "gold", "transformer"), default=["reader", "linear", "gold"]
     )
-    parser.add_argument("--writers", choices=tuple(WRITING), default="marks", help="what the answers are like")
-    parser.add_argument("--raters", nargs="+", choices=tuple(RATERS), default=list(RATERS), help="what is planted")
+    parser.add_argument("--writers", choices=tuple(WRITERS_OF), default="even", help="which marks all writers share")
     parser.add_argument(
-        "--gram", type=float, help="weight of a word; without it, each reward chooses on held-out pairs"
+        "--planted", nargs="+", choices=tuple(RATERS), default=list(RATERS), help="leanings of the raters"
     )
-    parser.add_argument("--first-seed", type=int, default=0, help="the first seed")
     parser.add_argument("--seeds", type=int, default=20, help="number of seeds")
     parser.add_argument("--comparisons", type=int, default=3000, help="comparisons to train on")
     parser.add_argument("--probed", type=int, default=200, help="fresh comparisons to probe")
     parser.add_argument("--workers", type=int, default=1, help="processes, one seed each")
     options = parser.parse_args()
 
-    seeds = range(options.first_seed, options.first_seed + options.seeds)
     for model in options.model:
-        started = time.monotonic()
-        job = partial(
-            one_seed,
-            model=model,
-            writers=options.writers,
-            conditions=options.raters,
-            gram=options.gram,
-            comparisons=options.comparisons,
-            probed=options.probed,
-        )
+        job = partial(one_seed, model=model, options=options)
         with ProcessPoolExecutor(options.workers) as pool:
-            outcomes = [outcome for of_seed in pool.map(job, seeds) for outcome in of_seed]
-        lines = [
-            f"Seeds {seeds[0]} to {seeds[-1]}, {options.comparisons:,} comparisons to train on, {options.probed} to probe, "
-            f"{time.monotonic() - started:.0f} s.",
-            "",
-            *table(outcomes),
-        ]
-        fixed = "" if options.gram is None else f", words at {options.gram}"
-        title = f"{model}, {options.writers} alike{fixed}" + (f", from seed {seeds[0]}" if seeds[0] else "")
+            outcomes = [outcome for of_seed in pool.map(job, range(options.seeds)) for outcome in of_seed]
+        size = f"{options.seeds} seeds, {options.comparisons:,} comparisons to train on, {options.probed} to probe."
+        title, body = f"{model}, {options.writers} writers", "\n".join([size, "", *table(outcomes)])
+        print(f"## {title}\n\n{body}")
         if options.output:
-            put(options.output, title, lines)
-        print("\n".join([f"## {title}", "", *lines, ""]))
+            page = options.output.read_text(encoding="utf-8") if options.output.exists() else ""
+            options.output.write_text(with_section(page, title, body), encoding="utf-8")
 
 
 if __name__ == "__main__":
