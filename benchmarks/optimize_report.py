@@ -265,6 +265,8 @@ def main(lab: Path) -> None:
         "It catches it": monitor_table([r for r in runs if r.arm in ("ppo", "rloo", "grpo", "hack")], lab),
         "Caution in the ensemble, at equal KL": caution_table(runs),
     }
+    if not any(run.arm == "min" for run in runs):
+        del parts["Caution in the ensemble, at equal KL"]
     for title, lines in parts.items():
         print(f"## {title}\n")
         print("\n".join(lines) + "\n")
