@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +141,13 @@ def chat_policy(make_tokenizer: Callable[..., Any], tmp_path_factory: pytest.Tem
         AutoModelForCausalLM.from_config(tiny_config("qwen3", len(tokenizer))).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _accelerate_as_in_a_new_process() -> Iterator[None]:
+    """Accelerate keeps the precision of the first Accelerator of a process; no test file inherits that of another."""
+    yield
+    if "accelerate.state" in sys.modules:
+        state = sys.modules["accelerate.state"]
+        state.AcceleratorState._reset_state(reset_partial_state=True)
+        state.GradientState._reset_state()

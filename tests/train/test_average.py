@@ -20,8 +20,8 @@ from guerdon.data.split import prompt_key, split
 from guerdon.evaluate.metrics import evaluate
 from guerdon.evaluate.table import ScoreTable
 from guerdon.model.reward import RewardModel
+from guerdon.options import to_yaml
 from guerdon.train.average import Average
-from guerdon.train.config import to_yaml
 from guerdon.train.loop import fit
 from guerdon.train.start import make_accelerator
 from guerdon.types import ConfigError
