@@ -32,9 +32,9 @@ class PolicySize:
     """How much of everything the policy takes."""
 
     prompts: int = 1000
-    tuning_steps: int = 300
-    steps: int = 50
-    steps_without_kl: int = 60
+    tuning_steps: int = 240
+    steps: int = 40
+    steps_without_kl: int = 45
     prompts_per_step: int = 8
     samples_per_prompt: int = 8
     new_tokens: int = 80
