@@ -7,8 +7,8 @@ Everything that is read, checked, split, trained on or evaluated is a list of th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol, TypedDict
 
 Status = Literal["ok", "masked", "error"]
@@ -114,6 +114,91 @@ class Comparison:
     def conversations(self) -> list[Conversation]:
         """The K full conversations: prompt and completion, as they are scored."""
         return [self.prompt + completion for completion in self.completions]
+
+
+Arm = Literal["random", "uncertain", "d-optimal", "gold", "attention", "training", "repeat", "given"]
+Answer = Literal["ranked", "all_bad", "skip", "flag"]
+RaterKind = Literal["human", "model"]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What raters are asked: one prompt with K >= 2 candidate answers, before anybody has judged them.
+
+    prompt       messages before the candidates
+    completions  each a non-empty tuple of messages that follows the prompt
+    models       where each candidate came from (a policy, a checkpoint), never shown to raters; () when not known
+    source       name of the set it came from
+    id           its name in the study, or `file:line`
+    """
+
+    prompt: tuple[Message, ...]
+    completions: tuple[tuple[Message, ...], ...]
+    models: tuple[str, ...] = ()
+    source: str = ""
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.completions) < 2:
+            raise DataError(
+                f"{self.id or 'question'}: a question needs at least 2 candidates, got {len(self.completions)}"
+            )
+        if self.models and len(self.models) != len(self.completions):
+            raise DataError(
+                f"{self.id or 'question'}: {len(self.completions)} candidates but {len(self.models)} models; name one each"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What one rater answered to one question at one time. Judgements are events: none is ever changed or removed.
+
+    id           made by the rater's client (a UUID), so that a repeated delivery is the same judgement
+    rater        who judged
+    kind         `human` or `model`
+    question     the question judged, whole, so that a judgement can be read alone
+    order        order[p] is the candidate that was shown at position p (0 = left or top); () when not recorded
+    answer       `ranked`: see `ranks`; `all_bad`: every candidate is unacceptable; `skip`; `flag`: should not be asked
+    ranks        one number per candidate (not per position), lower is better, equal means tie; () unless ranked
+    strength     how much better the first is than the second, 1 (slightly) to 3 (much); None when not asked
+    attributes   attribute -> one rating per candidate (None: not rated)
+    rationale    the rater's reason; for `skip` and `flag`, why
+    edited       the winner as the rater rewrote it: better than every candidate; "" when it was not
+    shown_at     when the question was on the rater's screen; seconds since 1970, NaN when not recorded
+    first_input_at, submitted_at  likewise: first key or click, and sent
+    guideline    version of the guidelines that were shown; 0 when there are none
+    replaces     id of the judgement this one takes the place of (undo); "" when it is the first
+    arm          why this question was put to this rater
+    probability  probability with which it was chosen then, of all the arm could have chosen; None when not recorded
+    """
+
+    id: str
+    rater: str
+    kind: RaterKind
+    question: Question
+    order: tuple[int, ...]
+    answer: Answer
+    ranks: tuple[float, ...] = ()
+    strength: float | None = None
+    attributes: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
+    rationale: str = ""
+    edited: str = ""
+    shown_at: float = math.nan
+    first_input_at: float = math.nan
+    submitted_at: float = math.nan
+    guideline: int = 0
+    replaces: str = ""
+    arm: Arm = "given"
+    probability: float | None = None
+
+    def __post_init__(self) -> None:
+        k, name = len(self.question.completions), f"judgement {self.id}"
+        if self.order and sorted(self.order) != list(range(k)):
+            raise DataError(f"{name}: order {list(self.order)} does not name each of {k} candidates once")
+        if self.answer == "ranked" and not (len(self.ranks) == k and all(map(math.isfinite, self.ranks))):
+            raise DataError(f"{name}: a ranking of {k} candidates needs {k} finite ranks, got {list(self.ranks)}")
+        if self.answer != "ranked" and self.ranks:
+            raise DataError(f"{name}: answer '{self.answer}' carries no ranks")
 
 
 class Score(float):

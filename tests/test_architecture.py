@@ -26,6 +26,8 @@ ALLOWED = {
     "diagnose": {"types", "files", "data", "evaluate", "aggregate"},
     "lab": {"types"},
     "client": {"types"},
+    "serve": {"types", "files", "options", "aggregate", "evaluate", "model", "diagnose", "client"},
+    "collect": {"types", "files", "options", "data", "evaluate", "client"},
     "optimize": {
         "types",
         "files",
@@ -54,6 +56,8 @@ ALLOWED = {
         "diagnose",
         "client",
         "optimize",
+        "serve",
+        "collect",
         "progress",
         "demo",
         "terminal",
@@ -61,7 +65,7 @@ ALLOWED = {
     "cli": {"types", "options", "commands"},
     "__init__": {"types", "model"},
 }
-TORCH_FREE = ("types", "files", "aggregate", "data", "evaluate", "diagnose", "client")
+TORCH_FREE = ("types", "files", "aggregate", "data", "evaluate", "diagnose", "client", "collect")
 
 
 def room_of(path: Path) -> str:
