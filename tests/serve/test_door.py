@@ -9,7 +9,6 @@ import socket
 import time
 
 import pytest
-from fastapi.routing import APIRoute
 from serving import Letters, client_of, listening, service_of, settled
 from starlette.routing import Mount
 
@@ -42,7 +41,6 @@ def test_every_route_asks_for_a_key(ring):
     app = create_app(service, "vllm", keys)
     routes = paths_of(app.routes)
     assert {"/v1/score", "/metrics", "/openapi.json", "/docs", "/health"} <= {path for _, path in routes}
-    assert any(isinstance(route, APIRoute) for route in app.routes) or len(routes) > 10
 
     async def go() -> None:
         async with client_of(service, dialect="vllm", keys=keys) as client:
