@@ -133,6 +133,11 @@ class Service:
         async with self._lock:
             return await asyncio.to_thread(self._score, model, items)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the models, the default one first."""
+        return tuple(self._models)
+
     def model(self, name: str | None) -> Served:
         """The model of that name; the first one for None. Raises Refused (404)."""
         name = name or next(iter(self._models))
@@ -143,12 +148,12 @@ class Service:
         return Served(name, model.fingerprint, contract, model.encoder.max_length, model.encoder.tokenizer)
 
     def _score(self, model: Any, items: Sequence[Item]) -> list[Score]:
-        return [
-            model.score([item.messages])[0]
-            if item.messages is not None
-            else Score(0, "error", reason="text and ids come with the engine")
-            for item in items
-        ]
+        def one(item: Item) -> Score:
+            if item.messages is not None:
+                return model.score([item.messages])[0]
+            return model.score_texts([item.text])[0] if item.text is not None else model.score_ids([item.ids])[0]
+
+        return list(map(one, items))
 
 
 def call_of(request: Request, body: Mapping[str, Any]) -> Call:

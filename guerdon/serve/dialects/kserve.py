@@ -32,12 +32,12 @@ def routes(service: Service) -> list[BaseRoute]:
         if not isinstance(instances, list):
             raise Refused(400, "instances must be a list")
         items = [_instance(entry, f"instances[{number}]") for number, entry in enumerate(instances)]
-        scores, _ = await wire.score(service, request, body | _path(request), items)
+        scores, _ = await wire.score(service, request, _path(request), items)
         return Reply({"predictions": [float(found) if found.status == "ok" else None for found in scores]})
 
     async def infer(request: Request, body: Body) -> Response:
         items = _tensors(body.get("inputs"))
-        scores, served = await wire.score(service, request, _path(request) | {"run": body.get("run")}, items)
+        scores, served = await wire.score(service, request, _path(request), items)
         wire.require(scores, "row")
         values = [float(found) for found in scores]
         head = {

@@ -34,10 +34,9 @@ def routes(service: Service) -> list[BaseRoute]:
         if not isinstance(body.get("responses_create_params"), dict) or not isinstance(body.get("response"), dict):
             raise Refused(422, "responses_create_params and response must be objects")
         found: Body = {"reward": 0.0, "mask_sample": False, "failure_kind": None, "failure_reason": None}
-        unnamed = {name: body[name] for name in ("run", "step") if name in body}
         try:
             item = Item(messages=_conversation(body["responses_create_params"], body["response"]))
-            scores, _ = await wire.score(service, request, unnamed, [item])
+            scores, _ = await wire.score(service, request, {}, [item])
             wire.require(scores, "sample")
             found["reward"] = float(scores[0])
         except Refused as refused:
