@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import threading
 import time
@@ -38,7 +39,9 @@ class Live:
     folder: Path
 
     def post(self, path: str, body: Any, **options: Any) -> httpx2.Response:
-        return httpx2.post(self.url + path, json=body, timeout=30, **options)
+        content = json.dumps(body)  # ASCII, so that half of a surrogate pair can be sent too
+        headers = {"Content-Type": "application/json"} | options.pop("headers", {})
+        return httpx2.post(self.url + path, content=content, headers=headers, timeout=30, **options)
 
     def get(self, path: str) -> httpx2.Response:
         return httpx2.get(self.url + path, timeout=30)

@@ -28,10 +28,11 @@ LABEL = "LABEL_0"  # the one label of a checkpoint with `num_labels=1`, as trans
 
 
 class Reply(JSONResponse):
-    """JSON in ASCII, so that no text that a caller sent can break the encoding of the reply. NaN is an error."""
+    """JSON without NaN. Half of a surrogate pair, which a caller may have sent and which is no text, becomes `?`."""
 
     def render(self, content: Any) -> bytes:
-        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+        text = json.dumps(content, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        return text.encode("utf-8", "replace")
 
 
 def post(path: str, handle: Callable[[Request, Body], Awaitable[Response]], refuse: Refuse) -> Route:
@@ -104,7 +105,11 @@ def texts(value: Any, where: str, *, empty: bool = False) -> list[str]:
 
 def content(value: Any, where: str) -> str:
     """The text of a message: a text, or a list of parts that hold text. Raises Refused (400) for images and the like."""
-    if isinstance(value, list) and all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in value):
+    if (
+        isinstance(value, list)
+        and value
+        and all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in value)
+    ):
         return "".join(part["text"] for part in value)
     return text(value, where)
 
