@@ -7,7 +7,7 @@ share a trunk share its mistakes (Eisenstein et al. 2023, arXiv 2312.09244).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 
 from guerdon.aggregate import combine, parse_rule
 from guerdon.model.encode import Encoded, template_hash
+from guerdon.model.ready import Ready, gathered
 from guerdon.model.reward import RewardModel
 from guerdon.types import ConfigError, Conversation, Score
 
@@ -91,10 +92,18 @@ class Ensemble:
 
     def score_encoded(self, items: Sequence[Readings], **options: Any) -> list[Score]:
         """The combined rewards of what `encode`, `encode_texts` and `encode_ids` gave, in any mixture, in order."""
-        rows = [
-            model.score_encoded([item[member] for item in items], **options) for member, model in enumerate(self.models)
-        ]
-        return [self._combined(scores) for scores in zip(*rows, strict=True)]
+        return gathered(self.stream(items, **options), len(items))[0]
+
+    def stream(self, items: Sequence[Readings], *, features: bool = False, **options: Any) -> Iterator[Ready]:
+        """The same in one part, with the features of the first member where they are asked for."""
+        rows, states, computed = [], None, 0
+        for member, model in enumerate(self.models):
+            parts = list(model.stream([item[member] for item in items], features=features and not member, **options))
+            scores, found = gathered(parts, len(items))
+            states = states if member else found
+            computed += sum(part.computed for part in parts)
+            rows.append(scores)
+        yield Ready(list(range(len(items))), [self._combined(s) for s in zip(*rows, strict=True)], states, computed)
 
     def _readings(self, encode: Callable[[RewardModel], list[Encoded | Score]]) -> list[Readings]:
         if self._reads_alike:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from guerdon.model.contract import GOLDEN_CONVERSATIONS, Contract, GoldenRow, ve
 from guerdon.model.encode import Encoded, Encoder, Truncation, require_conversations, template_hash
 from guerdon.model.head import find_head, head_inputs, head_width, keep_head_in_fp32
 from guerdon.model.load import fit_to_tokenizer, load_encoder, load_net, require_positions, resolve
+from guerdon.model.ready import Ready, gathered
 from guerdon.model.tree import Ids, Row, Tree, grow_trees, padded_rows, tree_rows
 from guerdon.model.trunk import Trunk
 from guerdon.types import ConfigError, ContractError, Conversation, DataError, Score
@@ -197,7 +198,9 @@ class RewardModel(nn.Module):
         self, conversations: Sequence[Conversation], *, tokens_per_row: int | None = None
     ) -> tuple[list[Score], NDArray[np.float32]]:
         """What `score` and `features` give, in one pass."""
-        return self.score_encoded_with_features(self.encode(conversations), tokens_per_row=tokens_per_row)
+        items = self.encode(conversations)
+        scores, states = gathered(self.stream(items, features=True, tokens_per_row=tokens_per_row), len(items))
+        return scores, np.zeros((0, head_width(self.net)), dtype=np.float32) if states is None else states
 
     def encode(self, conversations: Sequence[Conversation]) -> list[Encoded | Score]:
         """Token ids of each conversation as it is scored, or a `Score` of status `error` that says why there are none."""
@@ -226,26 +229,47 @@ class RewardModel(nn.Module):
         """Rewards of what `encode`, `encode_texts` and `encode_ids` gave, in any mixture, in order."""
         return self._finish(items, self.trunk, tokens_per_row)
 
-    def score_encoded_with_features(
-        self, items: Sequence[Encoded | Score], *, tokens_per_row: int | None = None
-    ) -> tuple[list[Score], NDArray[np.float32]]:
-        """Rewards and features in one pass."""
+    def stream(
+        self,
+        items: Sequence[Encoded | Score],
+        *,
+        features: bool = False,
+        tokens_per_row: int | None = None,
+        forward: Callable[[Row], Tensor] | None = None,
+    ) -> Iterator[Ready]:
+        """The same, row by row as they are finished, with `features` where they are asked for.
+
+        Equal sequences are computed once, so what they get is equal to the last bit.
+        """
+        places: dict[Ids, list[int]] = {}
+        for place, item in enumerate(items):
+            if isinstance(item, Encoded):
+                places.setdefault(item.ids, []).append(place)
+        width = head_width(self.net) if features else 0
+        refused = [place for place, item in enumerate(items) if isinstance(item, Score)]
+        if refused:
+            missing = np.full((len(refused), width), np.nan, dtype=np.float32) if features else None
+            yield Ready(refused, [item for item in items if isinstance(item, Score)], missing, 0)
+        budget = tokens_per_row or (2048 if self.device.type == "cpu" else 8192)
+        trees = grow_trees(places, budget) if self.shares_prefix else [(ids,) for ids in places]
+        compute = self._with_states if features else forward or self.trunk
+        training = self.training
+        self.eval()
+        for row in self.rows(trees, budget):
+            with torch.inference_mode():
+                values = compute(row.to(self.device)).float().cpu().reshape(len(row.origin), -1)
+            which = [(n, place) for n, (tree, k) in enumerate(row.origin) for place in places[trees[tree][k]]]
+            rewards = values[:, : values.shape[1] - width].tolist()
+            scores = [self._score(rewards[n], items[place]) for n, place in which]  # type: ignore[arg-type]
+            states = values[[n for n, _ in which], values.shape[1] - width :].numpy() if features else None
+            yield Ready([place for _, place in which], scores, states, row.tokens)
+        self.train(training)
+
+    def _with_states(self, row: Row) -> Tensor:
+        """Rewards and what the head read for them, side by side: (n, M + width)."""
         with head_inputs(self.net) as states:
-
-            def forward(row: Row) -> Tensor:
-                rewards = self.trunk(row).reshape(len(row.origin), -1)
-                return torch.cat([rewards, states(rewards)], dim=1)
-
-            found = self._compute(items, forward, tokens_per_row)
-        scores: list[Score] = []
-        features = np.full((len(items), head_width(self.net)), np.nan, dtype=np.float32)
-        for number, item in enumerate(items):
-            if isinstance(item, Score):
-                scores.append(item)
-            else:
-                scores.append(self._score(found[item.ids][: self.members], item))
-                features[number] = found[item.ids][self.members :].numpy()
-        return scores, features
+            rewards = self.trunk(row).reshape(len(row.origin), -1)
+            return torch.cat([rewards, states(rewards)], dim=1)
 
     def save(self, folder: str | Path, center_on: Sequence[Conversation] = ()) -> None:
         """Write a plain transformers checkpoint with tokenizer and contract; LoRA weights are merged in.
@@ -290,28 +314,7 @@ class RewardModel(nn.Module):
     def _finish(
         self, items: Sequence[Encoded | Score], forward: Callable[[Row], Tensor], tokens_per_row: int | None
     ) -> list[Score]:
-        rewards = self._compute(items, forward, tokens_per_row)
-        return [item if isinstance(item, Score) else self._score(rewards[item.ids], item) for item in items]
-
-    def _compute(
-        self, items: Sequence[Encoded | Score], forward: Callable[[Row], Tensor], tokens_per_row: int | None
-    ) -> dict[Ids, Tensor]:
-        """What `forward` makes of every different token sequence, on the CPU.
-
-        Equal sequences are computed once, so what they get is equal to the last bit.
-        """
-        budget = tokens_per_row or (2048 if self.device.type == "cpu" else 8192)
-        sequences = dict.fromkeys(item.ids for item in items if isinstance(item, Encoded))
-        trees = grow_trees(sequences, budget) if self.shares_prefix else [(ids,) for ids in sequences]
-        found: dict[Ids, Tensor] = {}
-        training = self.training
-        self.eval()
-        with torch.inference_mode():
-            for row in self.rows(trees, budget):
-                values = forward(row.to(self.device)).float().cpu()
-                found.update((trees[tree][k], value) for (tree, k), value in zip(row.origin, values, strict=True))
-        self.train(training)
-        return found
+        return gathered(self.stream(items, tokens_per_row=tokens_per_row, forward=forward), len(items))[0]
 
     def _offsets(self, conversations: Sequence[Conversation]) -> Tensor:
         """What to add to each member, (M,), so that all have one mean reward over the conversations; sums to 0."""
@@ -321,9 +324,9 @@ class RewardModel(nn.Module):
         mean = torch.tensor(rows, dtype=torch.float64).mean(0)
         return mean.mean() - mean
 
-    def _score(self, rewards: Tensor, item: Encoded) -> Score:
+    def _score(self, rewards: Sequence[float], item: Encoded) -> Score:
         scale, offset = (self.contract.scale, self.contract.offset) if self.contract else (1.0, 0.0)
-        values = tuple(scale * reward + offset for reward in rewards.reshape(-1).tolist())
+        values = tuple(scale * reward + offset for reward in rewards)
         if len(values) == 1:
             return Score(values[0], "ok", len(item.ids), item.truncated)
         return Score(float(combine(np.array(values), self.rule)), "ok", len(item.ids), item.truncated, members=values)
