@@ -18,6 +18,7 @@ from dialect_server import ANSWERS, BROKEN, PROMPT, TALKS, causal, encoder, serv
 
 from guerdon.adapters.trl import reward_func
 from guerdon.client import Client
+from guerdon.model.reward import RewardModel
 from guerdon.serve.dialects.wire import sigmoid
 from tests.adapters.consumers import consumers
 
@@ -151,16 +152,22 @@ def test_coheres_client_ranks(encoder, version):  # noqa: F811
         )
         with pytest.raises(cohere.NotFoundError, match="there is no model"):
             client.rerank(model="rerank-v3.5", query=PROMPT, documents=ANSWERS)
-        with pytest.raises(cohere.UnprocessableEntityError, match="document 0 cannot be scored"):
-            client.rerank(
-                model="encoder",
-                query=PROMPT,
-                documents=[BROKEN.encode("utf-16", "surrogatepass").decode("utf-16", "ignore") and "\ud800"],
-            )
 
 
-def test_the_hubs_client_classifies(causal):  # noqa: F811
-    from huggingface_hub import InferenceClient
+def test_coheres_client_is_told_which_document_is_too_long(encoder):  # noqa: F811
+    strict = RewardModel.load(encoder.folder, max_length=40, truncation="error")
+    with consumers("cohere", "fastavro"), serving({"encoder": strict}) as url:
+        cohere = importlib.import_module("cohere")
+        client = cohere.ClientV2(api_key="none", base_url=url + "/jina")
+        with pytest.raises(cohere.UnprocessableEntityError, match="document 1 cannot be scored: the conversation has"):
+            client.rerank(model="encoder", query=PROMPT, documents=["fine", "the lazy dog " * 30])
+
+
+def test_the_hubs_client_classifies(causal, monkeypatch):  # noqa: F811
+    from huggingface_hub import InferenceClient, constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # which the tests set, and which holds for any address
+    monkeypatch.setattr("huggingface_hub.utils._http.constants.HF_HUB_OFFLINE", False)
 
     found = InferenceClient().text_classification(causal.texts[0], model=causal.url + "/tei/predict")
     assert (found.label, found.score) == ("LABEL_0", pytest.approx(sigmoid(causal.scores[0]), abs=1e-6))

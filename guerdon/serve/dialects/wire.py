@@ -42,6 +42,7 @@ def post(path: str, handle: Callable[[Request, Body], Awaitable[Response]], refu
         try:
             return await handle(request, await read(request))
         except Refused as refused:
+            request.scope["guerdon.reason"] = refused.kind  # for the log and the counts
             return refuse(refused)
 
     return Route(path, answer, methods=["POST"])
@@ -54,6 +55,7 @@ def get(path: str, handle: Callable[[Request], Response], refuse: Refuse) -> Rou
         try:
             return handle(request)
         except Refused as refused:
+            request.scope["guerdon.reason"] = refused.kind
             return refuse(refused)
 
     return Route(path, answer, methods=["GET"])
@@ -157,8 +159,8 @@ async def score(
     if prompts is not None:
         numbers: dict[object, int] = {}
         call = replace(call, groups=tuple(numbers.setdefault(prompt, len(numbers)) for prompt in prompts))
-    served = service.model(call.model)
-    return (await service.score(items, call) if items else []), served
+    measured = await service.measure(items, call)
+    return measured.scores, measured.served
 
 
 def models(service: Service) -> list[Served]:
@@ -195,7 +197,7 @@ def ranking(scores: Sequence[Score], top: int | None = None) -> list[int]:
 
 
 def new_id(prefix: str, request: Request | None = None, given: Any = None) -> str:
-    """`prefix` and the id that came with the request in X-Request-Id or its body, else a new one."""
+    """`prefix` and an id: the one in X-Request-Id, else the one `given` in the body, else a new one."""
     known = (request.headers.get("x-request-id") if request else None) or (given if isinstance(given, str) else None)
     return prefix + (known[:128] if known else uuid.uuid4().hex)
 
