@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute
 from guerdon import __version__
 from guerdon.serve.dialects import wire
 from guerdon.serve.dialects.wire import Body, Reply
-from guerdon.serve.service import Item, Refused, Service
+from guerdon.serve.service import Item, Refused, Served, Service
 from guerdon.types import Message
 
 _INPUTS = ("text", "prompt", "response", "messages")
@@ -48,15 +48,26 @@ def routes(service: Service) -> list[BaseRoute]:
         output = {"name": "reward", "shape": [len(values)], "datatype": "FP32", "data": values}
         return Reply(head | {"outputs": [output]})
 
+    def named(request: Request) -> Served:
+        served, version = service.model(_path(request)["model"]), _path(request)["contract"]
+        if version not in (None, served.contract):
+            raise Refused(
+                404, f"{served.name} has no version '{str(version)[:80]}', only {served.contract}", kind="model"
+            )
+        return served
+
     def model(request: Request) -> Response:
-        return Reply({"name": service.model(_path(request)["model"]).name, "ready": True})
+        return Reply({"name": named(request).name, "ready": True})
 
     def metadata(request: Request) -> Response:
-        served = service.model(_path(request)["model"])
+        served = named(request)
         inputs = [{"name": name, "datatype": "BYTES", "shape": [-1]} for name in _INPUTS]
         outputs = [{"name": "reward", "datatype": "FP32", "shape": [-1]}]
         head = {"name": served.name, "versions": [served.contract], "platform": "guerdon"}
         return Reply(head | {"inputs": inputs, "outputs": outputs})
+
+    def ready(request: Request) -> Response:
+        return Reply({"ready": service.is_ready}, 200 if service.is_ready else 503)
 
     def server(request: Request) -> Response:
         return Reply({"name": "guerdon", "version": __version__, "extensions": []})
@@ -71,7 +82,7 @@ def routes(service: Service) -> list[BaseRoute]:
         wire.get("/v1/models/{model:path}", model, refuse),
         wire.get("/v2", server, refuse),
         wire.get("/v2/health/live", lambda request: Reply({"live": True}), refuse),
-        wire.get("/v2/health/ready", lambda request: Reply({"ready": True}), refuse),
+        wire.get("/v2/health/ready", ready, refuse),
         wire.get("/v2/models", names, refuse),
         *(wire.post(f"{path}/infer", infer, refuse) for path in versioned),
         *(wire.get(f"{path}/ready", model, refuse) for path in versioned),
