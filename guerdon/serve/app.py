@@ -7,7 +7,7 @@ import importlib.util
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.routing import BaseRoute, Mount
+from starlette.routing import BaseRoute, Mount, Route
 
 from guerdon.serve.service import Service
 
@@ -23,7 +23,10 @@ def create_app(service: Service, dialect: str | None = None) -> FastAPI:
         if importlib.util.find_spec("guerdon.serve.dialects") and importlib.util.find_spec(found):
             module: Any = importlib.import_module(found)
             routes: list[BaseRoute] = module.routes(service)
-            app.router.routes.append(Mount("/" + name.replace("_", "-"), routes=routes))
+            prefix = "/" + name.replace("_", "-")
+            bare = [route for route in routes if isinstance(route, Route) and route.path == "/"]
+            app.router.routes.extend(Route(prefix, route.endpoint, methods=list(route.methods or ())) for route in bare)
+            app.router.routes.append(Mount(prefix, routes=routes))
             if dialect == name:
                 app.router.routes.extend(routes)
     return app

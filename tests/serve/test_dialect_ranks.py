@@ -176,6 +176,7 @@ def pymodels():
         yield importlib.import_module("infinity_emb.fastapi_schemas.pymodels")
 
 
+@pytest.mark.filterwarnings("ignore:Importing from:DeprecationWarning")
 def test_infinitys_own_classes_read_the_replies(causal, best, pymodels):  # noqa: F811
     body = {"query": PROMPT, "documents": ANSWERS, "return_documents": True, "top_n": 3}
     pymodels.RerankInput(

@@ -48,7 +48,7 @@ def routes(service: Service) -> list[BaseRoute]:
         data = [
             {"embedding": [float(found)], "index": index, "object": "embedding"} for index, found in enumerate(scores)
         ]
-        return Reply({"data": data, "model": served.name, "object": "list", "usage": _usage(scores)})
+        return Reply({"data": data, "model": served.name, "object": "list", "usage": wire.usage(scores)})
 
     async def v1_classify(request: Request, body: Body) -> Response:
         scores, served = await _scored(service, request, body, _input(body))
@@ -57,7 +57,7 @@ def routes(service: Service) -> list[BaseRoute]:
             for index, found in enumerate(scores)
         ]
         head = {"id": wire.new_id("classify-"), "object": "list", "created": wire.now(), "model": served.name}
-        return Reply(head | {"data": data, "usage": _usage(scores)})
+        return Reply(head | {"data": data, "usage": wire.usage(scores)})
 
     async def v1_score(request: Request, body: Body) -> Response:
         if body.get("apply_softmax"):
@@ -70,7 +70,7 @@ def routes(service: Service) -> list[BaseRoute]:
             {
                 "scores": [[float(found)] for found in scores],
                 "model": served.name,
-                "usage": _usage(scores),
+                "usage": wire.usage(scores),
                 "object": "scoring",
             }
         )
@@ -103,7 +103,7 @@ def routes(service: Service) -> list[BaseRoute]:
         wire.post("/v1/classify", v1_classify, refuse),
         wire.post("/v1/score", v1_score, refuse),
         wire.post("/v1/rerank", v1_rerank, refuse),
-        wire.get("/v1/models", lambda request: Reply(_models(service)), refuse),
+        wire.get("/v1/models", lambda request: Reply(wire.cards(service)), refuse),
         *(wire.get(path, _info(service), refuse) for path in ("/model_info", "/get_model_info")),
         *(wire.get(path, lambda request: Response(), refuse) for path in ("/health", "/health_generate")),
     ]
@@ -185,20 +185,6 @@ def _joined(query: Any, items: Any) -> list[Item]:
 
 def _meta(found: Score, name: str, seconds: float) -> Body:
     return {"id": name, "prompt_tokens": found.tokens, "e2e_latency": seconds}
-
-
-def _usage(scores: Sequence[Score]) -> Body:
-    count = wire.tokens(scores)
-    return {"prompt_tokens": count, "total_tokens": count, "completion_tokens": 0, "prompt_tokens_details": None}
-
-
-def _models(service: Service) -> Body:
-    cards = [
-        {"id": served.name, "object": "model", "created": 0, "owned_by": "guerdon", "root": served.name}
-        | {"parent": None, "max_model_len": served.max_length}
-        for served in wire.models(service)
-    ]
-    return {"object": "list", "data": cards}
 
 
 def _info(service: Service) -> Callable[[Request], Response]:

@@ -85,15 +85,12 @@ def routes(service: Service) -> list[BaseRoute]:
             }
         )
 
-    def models(request: Request) -> Response:
-        return Reply({"object": "list", "data": [_card(served) for served in wire.models(service)]})
-
     return [
         wire.post("/classify", classify, refuse),
         wire.post("/pooling", pooling, refuse),
         *(wire.post(path, score, refuse) for path in ("/score", "/v1/score")),
         *(wire.post(path, rerank, refuse) for path in ("/rerank", "/v1/rerank", "/v2/rerank")),
-        wire.get("/v1/models", models, refuse),
+        wire.get("/v1/models", lambda request: Reply(wire.cards(service)), refuse),
         wire.get("/version", lambda request: Reply({"version": __version__}), refuse),
         *(wire.get(path, lambda request: Response(), refuse) for path in ("/health", "/ping")),
     ]
@@ -180,26 +177,11 @@ def _document(value: Any, where: str) -> str:
 def _listed(
     prefix: str, request: Request, body: Body, served: Served, scores: Sequence[Score], data: list[Body]
 ) -> Body:
-    usage = wire.tokens(scores)
-    counts = {"prompt_tokens": usage, "total_tokens": usage, "completion_tokens": 0, "prompt_tokens_details": None}
     return {
         "id": wire.new_id(prefix, request, body.get("request_id")),
         "object": "list",
         "created": wire.now(),
         "model": served.name,
         "data": data,
-        "usage": counts,
-    }
-
-
-def _card(served: Served) -> Body:
-    return {
-        "id": served.name,
-        "object": "model",
-        "created": 0,
-        "owned_by": "guerdon",
-        "root": served.name,
-        "parent": None,
-        "max_model_len": served.max_length,
-        "permission": [],
+        "usage": wire.usage(scores),
     }

@@ -180,6 +180,22 @@ def tokens(scores: Sequence[Score]) -> int:
     return sum(found.tokens for found in scores)
 
 
+def usage(scores: Sequence[Score]) -> Body:
+    """Usage counts of the OpenAI kind, for a request that generates nothing."""
+    count = tokens(scores)
+    return {"prompt_tokens": count, "total_tokens": count, "completion_tokens": 0, "prompt_tokens_details": None}
+
+
+def cards(service: Service) -> Body:
+    """The list of models of the OpenAI kind."""
+    data = [
+        {"id": served.name, "object": "model", "created": 0, "owned_by": "guerdon", "root": served.name}
+        | {"parent": None, "max_model_len": served.max_length, "permission": []}
+        for served in models(service)
+    ]
+    return {"object": "list", "data": data}
+
+
 def sigmoid(value: float) -> float:
     """1 / (1 + exp(-value)), without overflow."""
     if value >= 0:
