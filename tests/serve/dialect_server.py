@@ -68,12 +68,14 @@ class Live:
 
 
 @contextlib.contextmanager
-def serving(models: dict[str, RewardModel], **options: Any) -> Iterator[str]:
+def serving(models: dict[str, Any], watch: Any = None, **options: Any) -> Iterator[str]:
     """The address of a server of these models that runs in a thread until the block ends."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    app = create_app(Service(models), **options)
+    service = Service(models)
+    service.watch = watch
+    app = create_app(service, **options)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -151,8 +151,8 @@ def test_models_are_listed(causal):  # noqa: F811
     (Refused(404, "why"), 404, "NotFoundError"),
     (Refused(413, "why"), 413, "Request Entity Too Large"),
     (Refused(422, "why"), 400, "BadRequestError"),
-    (Refused(429, "why", retry_after=2.5), 503, "ServiceUnavailableError"),
-    (Refused(429, "why"), 429, "Too Many Requests"),
+    (Refused(429, "why", retry_after=2.5, kind="overloaded"), 503, "ServiceUnavailableError"),
+    (Refused(429, "why", retry_after=9, kind="guessing"), 429, "Too Many Requests"),
     (Refused(503, "why", retry_after=1), 503, "ServiceUnavailableError"),
     (Refused(504, "why"), 504, "Gateway Timeout"),
 ])  # fmt: skip

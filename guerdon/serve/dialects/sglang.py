@@ -127,7 +127,7 @@ def refuse_native(refused: Refused) -> Response:
 
 
 def _status(refused: Refused) -> int:
-    return {422: 400, 429: 503 if refused.retry_after is not None else 429}.get(refused.status, refused.status)
+    return 503 if refused.kind == "overloaded" else {422: 400}.get(refused.status, refused.status)
 
 
 async def _scored(

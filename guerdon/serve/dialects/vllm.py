@@ -100,7 +100,7 @@ def refuse(refused: Refused) -> Response:
     """vLLM's error envelope. Schema errors and items are 400, a full queue 503, which its callers know to try again."""
     if refused.status == 401:
         return Reply({"error": "Unauthorized"}, 401, refused.headers)
-    status = {422: 400, 429: 503 if refused.retry_after is not None else 429}.get(refused.status, refused.status)
+    status = 503 if refused.kind == "overloaded" else {422: 400}.get(refused.status, refused.status)
     kind = _TYPES.get(status, HTTPStatus(status).phrase)
     error = {"message": refused.message, "type": kind, "param": None, "code": status}
     return Reply({"error": error}, status, refused.headers)
