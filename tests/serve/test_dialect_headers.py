@@ -102,7 +102,9 @@ def test_another_contract_is_412(both, path):
     body, read = ONE[path]
     contract = both.post("/kserve/v2/models/both/infer", ONE["/kserve/v2/models/both/infer"][0]).json()["model_version"]
     assert both.post(path, body, headers={"If-Match": "0123"}).status_code == 412
-    assert isinstance(read(both.post(path, body, headers={"If-Match": f'"{contract}"'}).json()), float)
+    reply = both.post(path, body, headers={"If-Match": f'"{contract}"'})
+    assert isinstance(read(reply.json()), float)
+    assert reply.headers["etag"] == f'"{contract}"'
 
 
 def test_every_path_wants_the_key_in_its_own_envelope(causal, tmp_path):  # noqa: F811

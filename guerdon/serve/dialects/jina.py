@@ -13,9 +13,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from guerdon.serve.call import Refused
 from guerdon.serve.dialects import wire
 from guerdon.serve.dialects.wire import Body, Reply
-from guerdon.serve.service import Refused, Service
+from guerdon.serve.service import Service
 
 
 def routes(service: Service) -> list[BaseRoute]:

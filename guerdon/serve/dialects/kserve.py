@@ -16,9 +16,10 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from guerdon import __version__
+from guerdon.serve.call import Item, Refused, Served
 from guerdon.serve.dialects import wire
 from guerdon.serve.dialects.wire import Body, Reply
-from guerdon.serve.service import Item, Refused, Served, Service
+from guerdon.serve.service import Service
 from guerdon.types import Message
 
 _INPUTS = ("text", "prompt", "response", "messages")

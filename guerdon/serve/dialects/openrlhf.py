@@ -16,9 +16,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from guerdon.serve.call import Item, Refused
 from guerdon.serve.dialects import wire
 from guerdon.serve.dialects.wire import Body, Reply
-from guerdon.serve.service import Item, Refused, Service
+from guerdon.serve.service import Service
 from guerdon.types import Score
 
 

@@ -17,9 +17,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from guerdon.serve.call import Item, Refused, Served
 from guerdon.serve.dialects import wire
 from guerdon.serve.dialects.wire import Body, Reply
-from guerdon.serve.service import Item, Refused, Served, Service
+from guerdon.serve.service import Service
 from guerdon.types import Score
 
 _DEFAULT = "default"  # what SGLang's callers write when they do not care

@@ -15,9 +15,10 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from guerdon import __version__
+from guerdon.serve.call import Item, Refused
 from guerdon.serve.dialects import wire
 from guerdon.serve.dialects.wire import Body, Reply
-from guerdon.serve.service import Item, Refused, Service
+from guerdon.serve.service import Service
 from guerdon.types import Score
 
 # HTTP status and error_type of what is refused, by the status it has elsewhere.

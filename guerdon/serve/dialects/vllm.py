@@ -19,9 +19,10 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from guerdon import __version__
+from guerdon.serve.call import Item, Refused, Served
 from guerdon.serve.dialects import wire
 from guerdon.serve.dialects.wire import Body, Reply
-from guerdon.serve.service import Item, Refused, Served, Service
+from guerdon.serve.service import Service
 from guerdon.types import Score
 
 # Where /score finds its pairs: first and second of a pair, by the names that vLLM takes.

@@ -13,13 +13,15 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from guerdon.serve.service import Call, Item, Refused, Served, Service, call_of
+from guerdon.serve.bodies import json_object
+from guerdon.serve.call import Call, Item, Refused, Served, call_of
+from guerdon.serve.service import Service
 from guerdon.types import Conversation, Message, Score
 
 Body = dict[str, Any]
@@ -36,14 +38,18 @@ class Reply(JSONResponse):
 
 
 def post(path: str, handle: Callable[[Request, Body], Awaitable[Response]], refuse: Refuse) -> Route:
-    """A route whose handler gets the JSON object that was sent; what is refused is answered by `refuse`."""
+    """A route whose handler gets the JSON object that was sent; what is refused is answered by `refuse`. The contract of the
+    model that scored stands in the header ETag.
+    """
 
     async def answer(request: Request) -> Response:
         try:
-            return await handle(request, await read(request))
+            reply = await handle(request, json_object(await request.body()))
         except Refused as refused:
-            request.scope["guerdon.reason"] = refused.kind  # for the log and the counts
-            return refuse(refused)
+            return _refused(request, refused, refuse)
+        if contract := request.scope.get("guerdon.contract"):
+            reply.headers["ETag"] = f'"{contract}"'
+        return reply
 
     return Route(path, answer, methods=["POST"])
 
@@ -55,25 +61,14 @@ def get(path: str, handle: Callable[[Request], Response], refuse: Refuse) -> Rou
         try:
             return handle(request)
         except Refused as refused:
-            request.scope["guerdon.reason"] = refused.kind
-            return refuse(refused)
+            return _refused(request, refused, refuse)
 
     return Route(path, answer, methods=["GET"])
 
 
-async def read(request: Request) -> Body:
-    """The JSON object in the body. Raises Refused (400) for anything else, NaN and infinities included."""
-    try:
-        body = json.loads(await request.body(), parse_constant=_not_json)
-    except (ValueError, RecursionError) as error:
-        raise Refused(400, f"the body is not JSON: {str(error)[:120]}", kind="json") from None
-    if not isinstance(body, dict):
-        raise Refused(400, "the body must be a JSON object", kind="json")
-    return cast(Body, body)
-
-
-def _not_json(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+def _refused(request: Request, refused: Refused, refuse: Refuse) -> Response:
+    request.scope["guerdon.reason"] = refused.kind  # for the log and the counts
+    return refuse(refused)
 
 
 def field(body: Mapping[str, Any], name: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
@@ -160,7 +155,10 @@ async def score(
         numbers: dict[object, int] = {}
         call = replace(call, groups=tuple(numbers.setdefault(prompt, len(numbers)) for prompt in prompts))
     measured = await service.measure(items, call)
-    return measured.scores, measured.served
+    found, served = measured.scores, measured.served
+    request.scope["guerdon.contract"] = served.contract
+    request.scope["guerdon.log"] = {"model": served.name, "items": len(found), "tokens": tokens(found)}
+    return found, served
 
 
 def models(service: Service) -> list[Served]:
