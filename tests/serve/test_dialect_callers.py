@@ -1,6 +1,6 @@
-"""Programs that exist call the server with their own code: OpenRLHF, verl, TRL, Cohere's client, the hub's client.
+"""Programs that exist call the server with their own code: OpenRLHF, verl, TRL, and the clients of Cohere, KServe and the hub.
 
-Real code of openrlhf 0.11.2, verl 0.9.1, trl 1.16 through `guerdon.adapters.trl`, cohere 7.3.1 and huggingface_hub; of slime
+Real code of openrlhf 0.11.2, verl 0.9.1, trl 1.16 through `guerdon.adapters.trl`, cohere 7.3.1, kserve 0.21.0 and huggingface_hub; of slime
 the call, which is a few lines. What they import and do not run here (ray, vllm and the like) are mocks.
 """
 
@@ -161,6 +161,37 @@ def test_coheres_client_is_told_which_document_is_too_long(encoder):  # noqa: F8
         client = cohere.ClientV2(api_key="none", base_url=url + "/jina")
         with pytest.raises(cohere.UnprocessableEntityError, match="document 1 cannot be scored: the conversation has"):
             client.rerank(model="encoder", query=PROMPT, documents=["fine", "the lazy dog " * 30])
+
+
+KSERVE_MOCKS = "ray kubernetes kubernetes_asyncio cloudevents tabulate timing_asgi tritonclient six grpc_interceptor grpc_health grpc_tools".split()
+
+
+def test_kserves_client_infers(causal):  # noqa: F811
+    instances = [{"messages": talk} for talk in TALKS[:4]] + [
+        {"messages": [{"role": "wizard", "content": "abracadabra"}]}
+    ]
+    with consumers("kserve", *KSERVE_MOCKS):
+        kserve = importlib.import_module("kserve")
+        tensor = kserve.InferInput("text", [5], "BYTES", data=causal.texts)
+        request = kserve.InferRequest("causal", [tensor], request_id="r1")
+        one, two = (kserve.InferenceRESTClient(kserve.RESTConfig(protocol=version)) for version in ("v1", "v2"))
+        base = causal.url + "/kserve"
+
+        async def run():
+            alive = [await one.is_server_live(base), await two.is_server_live(base), await two.is_server_ready(base)]
+            ready = [await client.is_model_ready(base, "causal") for client in (one, two)]
+            first = await one.infer(base, {"instances": instances}, model_name="causal")
+            second = await two.infer(base, request, model_name="causal")
+            missing = await two.is_model_ready(base, "nobody")
+            await one.close()
+            await two.close()
+            return alive, ready, first, second, missing
+
+        alive, ready, first, second, missing = asyncio.run(run())
+        assert (alive, ready, missing) == ([True] * 3, [True] * 2, False)
+        assert first["predictions"] == [*(pytest.approx(score, abs=1e-6) for score in causal.scores[:4]), None]
+        assert second.outputs[0].data == pytest.approx(causal.scores, abs=1e-6)
+        assert (second.id, second.model_name, second.outputs[0].datatype) == ("r1", "causal", "FP32")
 
 
 def test_the_hubs_client_classifies(causal, monkeypatch):  # noqa: F811

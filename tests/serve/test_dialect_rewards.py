@@ -141,6 +141,7 @@ def test_nemo_gyms_other_routes(causal):  # noqa: F811
 
 
 def test_kserve_v1(causal):  # noqa: F811
+    assert causal.get("/kserve").json() == causal.get("/kserve/").json() == {"status": "alive"}
     assert causal.get("/kserve/v1/models").json() == {"models": ["causal"]}
     assert causal.get("/kserve/v1/models/causal").json() == {"name": "causal", "ready": True}
     found = causal.post("/kserve/v1/models/causal:predict", {"instances": [causal.texts[0], BROKEN]}).json()

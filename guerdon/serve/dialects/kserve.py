@@ -81,6 +81,7 @@ def routes(service: Service) -> list[BaseRoute]:
         wire.post("/v1/models/{model:path}:predict", predict, refuse),
         wire.get("/v1/models", names, refuse),
         wire.get("/v1/models/{model:path}", model, refuse),
+        wire.get("/", lambda request: Reply({"status": "alive"}), refuse),
         wire.get("/v2", server, refuse),
         wire.get("/v2/health/live", lambda request: Reply({"live": True}), refuse),
         wire.get("/v2/health/ready", ready, refuse),
