@@ -23,7 +23,6 @@ plainly negative counts alone (the proxy may then rest), and one that is less pl
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 

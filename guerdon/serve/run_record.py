@@ -12,6 +12,7 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -132,19 +133,13 @@ class RunRecord:
 
     def suspended(self) -> dict[str, Any]:
         """The line that a server leaves when it stops in the middle of a step."""
-        return {"open": [one.tally.to_dict() for one in self.open.values()], **self._rest()}
-
-    def gap(self) -> list[float]:
-        """Reward above the start minus held-out above the start, each in standard deviations of the answers of the first four
-        steps with held-out scores: 0 at the start, above 0 when the reward rises and held-out does not follow.
-        """
-        if "held_out" not in self.columns:
-            return []
-        proxy, held = self.above_start("proxy"), self.above_start("held_out")
-        return [p - h for p, h in zip(proxy, held, strict=True)]
+        parts = [one.tally.to_dict() | {"missing": one.tally.missing + one.pending} for one in self.open.values()]
+        return {"open": parts, **self._rest()}
 
     def above_start(self, name: str) -> list[float]:
-        """A reward by step, above its start in standard deviations of the start, see `gap`."""
+        """A reward by step above its start, in standard deviations over the answers of the start: the first four steps, of
+        those with held-out scores where there are any.
+        """
         values, spreads = self.columns[name], self.columns[f"{name}_std"]
         anchor = self.columns["held_out"] if any(map(math.isfinite, self.columns["held_out"])) else values
         first = [i for i in range(self.steps) if math.isfinite(anchor[i]) and math.isfinite(values[i])][:STARTING]
@@ -157,7 +152,11 @@ class RunRecord:
     def view(self, last: int | None = None) -> dict[str, Any]:
         """What GET /runs/{id} answers: verdict, reason, series. Plain JSON; what is not known is null."""
         series: dict[str, Any] = {name: list(values) for name, values in self.columns.items()}
-        series |= {"gap": self.gap(), "status": list(self.said)}
+        if self.said:
+            proxy, held = self.above_start("proxy"), self.above_start("held_out")
+            gap = [p - h for p, h in zip(proxy, held, strict=True)]
+            series |= {"proxy_above": proxy, "held_out_above": held, "gap": gap}
+        series["status"] = list(self.said)
         series["step"] = [int(step) for step in series.get("step", [])]
         if last is not None:
             series = {name: values[-last:] if last else [] for name, values in series.items()}
@@ -189,7 +188,10 @@ class RunRecord:
 
 def path_of(folder: Path, run: str) -> Path:
     """The file of a run. Whatever its name, the file lies in the folder."""
-    return folder / f"{quote(run, safe='').replace('.', '%2E')}.jsonl"
+    name = quote(run, safe="").replace(".", "%2E")
+    if len(name) > 180:
+        name = f"{name[:140]}-{blake2b(run.encode('utf-8', 'replace'), digest_size=16).hexdigest()}"
+    return folder / f"{name}.jsonl"
 
 
 def append(path: Path, run: RunRecord, line: Mapping[str, Any]) -> None:

@@ -15,9 +15,12 @@ from guerdon.diagnose.monitor import Observation
 from guerdon.diagnose.surface import columns
 from guerdon.types import Score
 
-MOST_PROMPTS = 4096  # prompts of a step whose samples are told apart; those after them count in everything but `within_std`
+MOST_PROMPTS = (
+    4096  # prompts of a step whose samples are told apart; those after them count in everything but `within_std`
+)
 SIGNALS = ("length", "words", "repetition", "list_rate", "bold_rate", "disagreement", "drift")  # means over samples
-Counts = tuple[float, float, float]  # n, mean, sum of squares about the mean (Welford)
+Counts = tuple[float, float, float]
+EMPTY: Counts = (0, 0.0, 0.0)  # n, mean, sum of squares about the mean (Welford)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,7 @@ class Sample:
 
     score   the reward, with its status, members and token count
     prompt  number that answers to one prompt share; None when not known
-    answer  the policy's text alone; None when it cannot be told from the prompt
+    surface what is seen of the answer without a model, see `surface_of`; empty when it cannot be told from the prompt
     tokens  length of the answer in tokens of the reward model; NaN when not known
     drift   squared distance of its features from the training answers, see `Novelty.distance`; NaN when not measured
     kl      nats between policy and reference on this sample, as the client sent it; NaN when it did not
@@ -34,7 +37,7 @@ class Sample:
 
     score: Score
     prompt: int | None = None
-    answer: str | None = None
+    surface: Mapping[str, float] = field(default_factory=dict)
     tokens: float = math.nan
     drift: float = math.nan
     kl: float = math.nan
@@ -46,7 +49,7 @@ class Tally:
 
     step: int
     started: float = 0.0
-    rewards: Counts = (0, 0.0, 0.0)
+    rewards: Counts = EMPTY
     prompts: dict[int, Counts] = field(default_factory=dict)
     means: dict[str, Counts] = field(default_factory=dict)
     status: Counter[str] = field(default_factory=Counter)
@@ -65,12 +68,8 @@ class Tally:
         self.truncated += score.truncated
         self._mean("length", sample.tokens)
         self._mean("kl", sample.kl)
-        if sample.answer is not None:
-            seen = columns([sample.answer])
-            self._mean("words", float(len(sample.answer.split())))
-            self._mean("repetition", float(seen["repetition"][0]))
-            self._mean("list_rate", float(seen["list"][0]))
-            self._mean("bold_rate", float(seen["bold"][0]))
+        for name, value in sample.surface.items():
+            self._mean(name, value)
         if score.status != "ok":
             return
         value = float(score)
@@ -78,7 +77,7 @@ class Tally:
         self._mean("disagreement", score.std)
         self._mean("drift", sample.drift)
         if sample.prompt is not None and (sample.prompt in self.prompts or len(self.prompts) < MOST_PROMPTS):
-            self.prompts[sample.prompt] = _more(self.prompts.get(sample.prompt, (0, 0.0, 0.0)), value)
+            self.prompts[sample.prompt] = _more(self.prompts.get(sample.prompt, EMPTY), value)
 
     def check(self, held_out: Score, reward: float, prompt: int | None) -> None:
         """Take in a held-out score of one of the samples; one that could not be had is counted, and is no score."""
@@ -89,7 +88,7 @@ class Tally:
 
     def row(self) -> dict[str, float]:
         """The step's line in the series, NaN for what was not measured; see docs/watch.md."""
-        held = (0, 0.0, 0.0)
+        held = EMPTY
         for value, _, _ in self.checks:
             held = _more(held, value)
         kl = self._kl()
@@ -113,7 +112,9 @@ class Tally:
 
     def observation(self) -> Observation:
         """What the monitor is told when the step is over."""
-        held_out, proxies, prompts = (list(part) for part in zip(*self.checks, strict=True)) if self.checks else ([], [], [])
+        held_out, proxies, prompts = (
+            (list(part) for part in zip(*self.checks, strict=True)) if self.checks else ([], [], [])
+        )
         is_grouped = bool(prompts) and -1 not in prompts
         return Observation(
             step=self.step,
@@ -162,10 +163,17 @@ class Tally:
 
     def _mean(self, name: str, value: float) -> None:
         if math.isfinite(value):
-            self.means[name] = _more(self.means.get(name, (0, 0.0, 0.0)), value)
+            self.means[name] = _more(self.means.get(name, EMPTY), value)
 
     def _value(self, name: str) -> float:
-        return _known(self.means.get(name, (0, 0.0, 0.0)))
+        return _known(self.means.get(name, EMPTY))
+
+
+def surface_of(answer: str) -> dict[str, float]:
+    """Words, share of repeated four-word runs, and 1 where there is a list or bold text; see docs/drift.md."""
+    seen = columns([answer])
+    names = {"repetition": "repetition", "list_rate": "list", "bold_rate": "bold"}
+    return {"words": float(len(answer.split()))} | {name: float(seen[of][0]) for name, of in names.items()}
 
 
 def _more(counts: Counts, value: float) -> Counts:
