@@ -27,7 +27,7 @@ STYLE = """
 .verdict.warn b { color: var(--band); } .verdict.stop b { color: var(--warm); }
 .verdict p { margin: 6px 0 0; font-size: 17px; }
 figure.band { margin-top: 2px; } td a { color: var(--accent); } td.ok { color: var(--accent); } td.warn { color: var(--band); }
-td.stop { color: var(--warm); font-weight: 650; }
+td.stop { color: var(--warm); font-weight: 650; } td.ok, td.warn, td.stop, td.short { white-space: nowrap; }
 """
 
 
@@ -108,7 +108,11 @@ def runs_page(runs: Sequence[Mapping[str, Any]], now: float) -> str:
     rows = []
     for run in runs:
         link = f'<a href="runs/{quote(run["run"], safe="")}/page">{element("span", run["run"])}</a>'
-        cells = [element("td", run["status"], run["status"]), element("td", _step(run)), element("td", _ago(run, now))]
+        cells = [
+            element("td", run["status"], run["status"]),
+            element("td", _step(run), "short"),
+            element("td", _ago(run, now), "short"),
+        ]
         rows.append(wrap("tr", [Html(f"<td>{link}</td>"), *cells, element("td", run["reason"])]))
     parts = [element("p", "Reward server", "kicker"), element("h1", "Policy runs")]
     if rows:
@@ -218,7 +222,7 @@ def _small(columns: Mapping[str, Floats]) -> Iterator[Html]:
             svg = chart(f"{small.heading} by step", lines, percent=small.is_share, zero=zero)
             drawn.append(wrap("div", [element("h3", small.heading), figure(svg, small.meaning)]))
     if drawn:
-        yield element("h2", "What are the answers like?")
+        yield element("h2", "What is the policy doing?")
         yield wrap("div", drawn, "pair")
 
 

@@ -432,7 +432,7 @@ def test_the_page_escapes_runs_alone_and_fetches_nothing():
         assert "nan" not in page.replace("finance", "")
     text = run_page(view, view["seen"] + 7)
     assert (
-        text.index('class="verdict ok"') < text.index("Does held-out follow") < text.index("What are the answers like?")
+        text.index('class="verdict ok"') < text.index("Does held-out follow") < text.index("What is the policy doing?")
     )
     assert "√KL" not in text  # never sent, so never drawn
     assert "not sent by the client" in text
