@@ -1,4 +1,4 @@
-"""What a request is, whatever dialect it came in, and the one call that every dialect makes of it: `Service.score`.
+"""The one call that every dialect makes: `Service.score`.
 
     dialect: body -> Items, Call        service: admit, queue, batch, score        dialect: Scores -> reply
 
@@ -12,190 +12,195 @@ import asyncio
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from starlette.requests import Request
 
-from guerdon.types import Conversation, Score
+from guerdon.aggregate import combine, parse_rule
+from guerdon.diagnose.novelty import Novelty
+from guerdon.model.ensemble import Ensemble
+from guerdon.model.reward import RewardModel
+from guerdon.serve.call import Call, Item, Refused, Served, Watch, call_of
+from guerdon.serve.config import ServeConfig
+from guerdon.serve.engine import Engine
+from guerdon.serve.metrics import Metrics
+from guerdon.serve.models import Loaded, load, prepare
+from guerdon.types import ConfigError, Conversation, GuerdonError, Score
 
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One thing to score: exactly one of the three is set.
-
-    messages  a whole conversation
-    text      already rendered by a chat template, special tokens written out; the opening and the closing token are put
-              where the contract wants them exactly once, whether or not they are there
-    ids       token ids, taken as they are
-    """
-
-    messages: Conversation | None = None
-    text: str | None = None
-    ids: tuple[int, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if (self.messages is None) + (self.text is None) + (self.ids is None) != 2:
-            raise ValueError("an item has exactly one of messages, text and ids")
+__all__ = ["Call", "Item", "Measured", "Refused", "Served", "Service", "Watch", "call_of"]
+_MOST_RUNS = 1000  # whose last call is remembered
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """What came with the request besides the items.
+class Measured:
+    """What a request got: a score for each item, and how far each lies from the training answers of the model.
 
-    model     name of the model; None for the first one
-    reward    rule that makes one reward of an ensemble's members: mean, min, mean-std:K, mean-var:K, quantile:Q
-    run, step a policy run and its step, so that it can be watched
-    key       name of the API key, with the run if there is one: the unit of fair queueing
-    deadline  `time.monotonic()` after which the answer is of no use
-    groups    a number per item, equal for items that answer the same prompt, where the caller knows it
-    contract  contract hash that the caller insists on
+    served     the model that answered: it may have been swapped since
+    distances  squared distance over the typical one, NaN where it could not be measured; None without training data
+    far        distance beyond which an answer counts as out of distribution
     """
 
-    model: str | None = None
-    reward: str | None = None
-    run: str | None = None
-    step: int | None = None
-    key: str = ""
-    deadline: float | None = None
-    groups: tuple[int, ...] | None = None
-    contract: str | None = None
-
-
-class Refused(Exception):
-    """A request that is not scored, and why: `status` is the HTTP status, `kind` one word for programs.
-
-    400 invalid, 401 key, 403 key, 404 model, 408 slow, 409 busy, 412 contract, 413 size, 429 overloaded or guessing, 503
-    draining, 504 deadline. `retry_after` is in seconds.
-    """
-
-    def __init__(self, status: int, message: str, retry_after: float | None = None, kind: str = "invalid") -> None:
-        super().__init__(message)
-        self.status, self.message, self.retry_after, self.kind = status, message, retry_after, kind
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Retry-After in whole seconds, rounded up, where there is one."""
-        return {} if self.retry_after is None else {"Retry-After": str(max(1, math.ceil(self.retry_after)))}
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A model as callers see it.
-
-    name         what it is called in requests
-    fingerprint  names the reward as it is computed here (see `RewardModel.fingerprint`)
-    contract     hash of its scoring contract; the fingerprint where it has none
-    max_length   context in tokens
-    tokenizer    its tokenizer (of the first member, for an ensemble of checkpoints)
-    members      how many members vote; 1 for a single reward model
-    rules        names of the rules that `reward` may ask for
-    rule         the rule when a request asks for none
-    temperature  preference probability = sigmoid(difference / temperature); None when it was never measured
-    reference    reward that probabilities compare with unless a request brings its own reference
-    """
-
-    name: str
-    fingerprint: str
-    contract: str
-    max_length: int
-    tokenizer: Any
-    members: int = 1
-    rules: tuple[str, ...] = ("mean",)
-    rule: str = "mean"
-    temperature: float | None = None
-    reference: float | None = None
-
-
-class Watch(Protocol):
-    """What is told about every scored call that carries a run."""
-
-    def seen(
-        self, call: Call, items: Sequence[Item], scores: Sequence[Score], features: NDArray[np.float32] | None
-    ) -> None: ...
+    scores: list[Score]
+    served: Served
+    distances: NDArray[np.float64] | None = None
+    far: float = math.nan
 
 
 class Service:
-    """The models that are served and the queue in front of them."""
+    """The models that are served and the queue in front of them. Use it from one event loop.
 
-    watch: Watch | None = None
+    models    name -> a loaded reward model or ensemble, or what `models.load` gave; the first answers calls that name none
+    training  conversations that a model swapped in learns its distances from
+    watch     is told about every scored call of a run
+    """
 
-    def __init__(self, models: Mapping[str, Any]) -> None:
-        self._models = dict(models)
-        self._lock = asyncio.Lock()
+    def __init__(
+        self,
+        models: Mapping[str, Loaded | RewardModel | Ensemble],
+        config: ServeConfig | None = None,
+        training: Sequence[Conversation] = (),
+    ) -> None:
+        if not models:
+            raise ConfigError("there is no model to serve; name one: guerdon serve MODEL")
+        self.config = config or ServeConfig()
+        self.training = training
+        self.watch: Watch | None = None
+        self.metrics = Metrics()
+        self.engine = Engine(self.metrics, batch_tokens=self.config.batch_tokens, row_tokens=self.config.row_tokens)
+        self.is_draining = False
+        self._models = {
+            name: model if isinstance(model, Loaded) else prepare(name, model, self.config, training)
+            for name, model in models.items()
+        }
+        self._runs: dict[tuple[str, str], float] = {}
+        self._swapping = asyncio.Lock()
 
-    async def score(self, items: Sequence[Item], call: Call) -> list[Score]:
-        """One score per item, in order. Raises Refused."""
-        self.model(call.model)
-        model = self._models[call.model or next(iter(self._models))]
-        async with self._lock:
-            return await asyncio.to_thread(self._score, model, items)
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the models, the default one first."""
+        return tuple(self._models)
+
+    @property
+    def novelty(self) -> dict[str, Novelty]:
+        """Where the training answers of each model lie, for those that were given training data."""
+        return {name: loaded.novelty for name, loaded in self._models.items() if loaded.novelty is not None}
 
     def model(self, name: str | None) -> Served:
         """The model of that name; the first one for None. Raises Refused (404)."""
-        name = name or next(iter(self._models))
-        if name not in self._models:
-            raise Refused(404, f"there is no model '{name[:80]}' here; see GET /v1/models", kind="model")
-        model = self._models[name]
-        contract = model.contract.hash if model.contract else model.fingerprint
-        return Served(name, model.fingerprint, contract, model.encoder.max_length, model.encoder.tokenizer)
+        return self.loaded(name).served
 
-    def _score(self, model: Any, items: Sequence[Item]) -> list[Score]:
+    def loaded(self, name: str | None) -> Loaded:
+        """The same with its queue and its speed."""
+        found = self._models.get(name or next(iter(self._models)))
+        if found is None:
+            raise Refused(404, f"there is no model '{str(name)[:80]}' here; see GET /v1/models", kind="model")
+        return found
+
+    async def score(self, items: Sequence[Item], call: Call) -> list[Score]:
+        """One score per item, in order. Raises Refused: 400 for a rule that does not fit, 404, 412 for another contract than
+        the caller's, 413, 429, 503 and 504.
+        """
+        return (await self.measure(items, call)).scores
+
+    async def measure(self, items: Sequence[Item], call: Call) -> Measured:
+        """The same with distances."""
+        loaded = self.loaded(call.model)
+        served = loaded.served
+        self.require(call, loaded)
+        if len(items) > self.config.max_items:
+            raise Refused(
+                413,
+                f"{len(items)} conversations in one request, more than the {self.config.max_items} allowed",
+                kind="size",
+            )
+        if not items:
+            return Measured([], served)
+        watch = self.watch if call.run is not None else None
+        wanted = getattr(watch, "wants_features", None)
+        features = loaded.novelty is not None or (wanted is not None and wanted(served.name))
+        job = await self.engine.score(loaded, items, call, features=features)
+        scores = self._by_rule(job.scores, call.reward, served)
+        self.metrics.items.labels(served.name, "ok").inc(sum(score.status == "ok" for score in scores))
+        if any(score.status != "ok" for score in scores):
+            self.metrics.items.labels(served.name, "error").inc(sum(score.status != "ok" for score in scores))
+        if watch is not None:
+            watch.seen(replace(call, model=served.name), items, scores, job.features)
+        if loaded.novelty is None or job.features is None:
+            return Measured(scores, served)
+        return Measured(scores, served, loaded.novelty.distances(job.features.astype(np.float64)), loaded.far)
+
+    def require(self, call: Call, loaded: Loaded) -> None:
+        """Raise Refused for a call that need not even wait: while draining, for a rule that the model does not know, and
+        for a contract that is not the model's."""
+        if self.is_draining:
+            raise Refused(503, "the server is stopping; ask another one", 5.0, "draining")
+        served = loaded.served
+        if call.contract is not None and call.contract != served.contract:
+            raise Refused(
+                412,
+                f"the contract of {served.name} is {served.contract}, not the {call.contract[:64]} that was asked for",
+                kind="contract",
+            )
+        if call.reward is not None and call.reward != "mean":
+            try:
+                rule = parse_rule(call.reward)
+            except ConfigError as error:
+                raise Refused(400, str(error), kind="reward") from None
+            if rule.name not in served.rules:
+                raise Refused(
+                    400, f"{served.name} is a single reward model; its reward can only be the mean", kind="reward"
+                )
+        if call.run is not None:
+            self._runs[call.run, served.name] = time.monotonic()
+            if len(self._runs) > _MOST_RUNS:
+                del self._runs[min(self._runs, key=lambda key: self._runs[key])]
+
+    def active_runs(self, name: str) -> list[str]:
+        """Runs that called on a model within the time after which a run counts as over."""
+        since = time.monotonic() - self.config.run_idle
+        return sorted(run for (run, model), seen in self._runs.items() if model == name and seen > since)
+
+    async def swap(self, name: str, path: str, *, force: bool = False) -> Served:
+        """Put another model in the place of one. Requests that wait already are answered by the old one.
+
+        Raises Refused: 404, 409 while runs depend on it (unless forced) or another swap is going on, 422 when the new model
+        cannot be loaded or does not score as its contract says.
+        """
+        self.loaded(name)
+        runs = self.active_runs(name)
+        if runs and not force:
+            raise Refused(
+                409,
+                f"{name} is the reward of {', '.join(runs[:5])}, last heard of less than {self.config.run_idle:g} s ago; "
+                "a reward must not change within a run (force, if it is to)",
+                kind="busy",
+            )
+        if self._swapping.locked():
+            raise Refused(409, "another model is being swapped in", 10.0, "busy")
+        async with self._swapping:
+            try:
+                self._models[name] = await asyncio.to_thread(load, name, path, self.config, self.training)
+            except GuerdonError as error:
+                raise Refused(422, str(error), kind="model") from None
+        return self._models[name].served
+
+    @property
+    def is_ready(self) -> bool:
+        """True while new requests are welcome: not stopping, and no queue full."""
+        return not self.is_draining and not any(loaded.queue.full for loaded in self._models.values())
+
+    def close(self) -> None:
+        """Let the worker threads end."""
+        self.engine.close()
+
+    def _by_rule(self, scores: list[Any], reward: str | None, served: Served) -> list[Score]:
+        if reward is None or served.members == 1 or str(rule := parse_rule(reward)) == served.rule:
+            return scores
         return [
-            model.score([item.messages])[0]
-            if item.messages is not None
-            else Score(0, "error", reason="text and ids come with the engine")
-            for item in items
+            Score(float(combine(np.array(s.members), rule)), "ok", s.tokens, s.truncated, members=s.members)
+            if s.status == "ok"
+            else s
+            for s in scores
         ]
-
-
-def call_of(request: Request, body: Mapping[str, Any]) -> Call:
-    """Model, rule, run, step and deadline of a request, from its body or, where the dialect has no room for them, the headers
-    X-Guerdon-Run, X-Guerdon-Step, X-Guerdon-Reward and X-Guerdon-Timeout (seconds). Raises Refused (400).
-    """
-    headers = request.headers
-    run = _text(body, "run") or headers.get("x-guerdon-run") or None
-    name = str(request.scope.get("guerdon.key", ""))
-    timeout = _number(headers.get("x-guerdon-timeout"), "X-Guerdon-Timeout")
-    if timeout is not None and timeout <= 0:
-        raise Refused(400, f"X-Guerdon-Timeout must be more than 0 seconds, got {timeout:g}")
-    step = body.get("step")
-    step = _number(headers.get("x-guerdon-step"), "X-Guerdon-Step") if step is None else step
-    if step is not None and (isinstance(step, bool) or not isinstance(step, int | float) or step != step // 1):
-        raise Refused(400, "step must be a whole number")
-    return Call(
-        model=_text(body, "model"),
-        reward=_text(body, "reward") or headers.get("x-guerdon-reward") or None,
-        run=run,
-        step=None if step is None else int(step),
-        key=f"{name}/{run}" if run else name,
-        deadline=None if timeout is None else time.monotonic() + timeout,
-        contract=_text(body, "contract") or _pinned(headers.get("if-match")),
-    )
-
-
-def _text(body: Mapping[str, Any], name: str) -> str | None:
-    value = body.get(name)
-    if value is None or (isinstance(value, str) and len(value) <= 256):
-        return value or None
-    raise Refused(400, f"{name} must be a text of at most 256 characters")
-
-
-def _number(value: str | None, name: str) -> float | None:
-    if value is None:
-        return None
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise Refused(400, f"{name} must be a number")
-    return number
-
-
-def _pinned(value: str | None) -> str | None:
-    """The hash in an If-Match header; None for `*`."""
-    hash = (value or "").strip().removeprefix("W/").strip('"')
-    return None if hash in ("", "*") else hash
