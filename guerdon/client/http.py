@@ -13,15 +13,17 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_args
+from urllib.parse import quote, urlencode
 from weakref import WeakKeyDictionary
 
 import httpx2
 
-from guerdon.client.reply import document_of, refused, scores_of, unusable
+from guerdon.client.reply import Best, best_of, document_of, refused, scores_of, unusable
 from guerdon.client.retry import Attempts, Failure, OnFailure, Patience
+from guerdon.client.stream import PATH, parts_of
 from guerdon.types import ConfigError, Conversation, Message, Score, ScoringError
 
 T = TypeVar("T")
@@ -85,7 +87,7 @@ class Client:
         self._base = self.url.rstrip("/").removesuffix("/v1/score")
         self._patience = Patience(self.retries, self.on_failure, self.deadline, self.say)
         token = self.token or os.environ.get("GUERDON_TOKEN")
-        headers = {"Content-Type": "application/json", "X-Guerdon-Timeout": f"{self.timeout:g}"}
+        headers = {"Content-Type": "application/json"}
         headers |= {"Authorization": f"Bearer {token}"} if token else {}
         headers |= {"If-Match": f'"{self.contract}"'} if self.contract else {}
         self._options: dict[str, Any] = {
@@ -130,6 +132,91 @@ class Client:
         """The same without blocking the event loop."""
         return _or_errors(await self._aask(*self._grouped(prompt, completions)), len(completions))
 
+    def stream(self, conversations: Iterable[Conversation]) -> Iterator[tuple[int, Score]]:
+        """(place, score) of every conversation, in the order in which the server finishes them; at most 4,096 are under way, so
+        any number may be given. `timeout` is then the longest pause between two scores. Raises as `score` does.
+        """
+        for part in parts_of(conversations, _line, self.on_failure == "raise"):
+            attempts = Attempts(self._patience)
+            while part.left:
+                failure: Failure | None
+                try:
+                    with self._sync.stream("POST", self._stream_address, content=part.body()) as reply:
+                        if reply.status_code == 200:
+                            for chunk in reply.iter_bytes():
+                                yield from part.take(chunk, self.timeout)
+                            failure = part.failure(self._base + PATH)
+                        else:
+                            failure = refused(self._base + PATH, reply.status_code, reply.headers, reply.read())
+                except httpx2.HTTPError as error:
+                    failure = self._broken(PATH, error)
+                pause = attempts.pause(failure) if failure else 0.0
+                if failure and pause is None:
+                    yield from part.errors(failure.reason)
+                time.sleep(pause or 0.0)
+
+    async def astream(self, conversations: Iterable[Conversation]) -> AsyncIterator[tuple[int, Score]]:
+        """The same without blocking the event loop."""
+        for part in parts_of(conversations, _line, self.on_failure == "raise"):
+            attempts = Attempts(self._patience)
+            while part.left:
+                failure: Failure | None
+                body = part.body()
+                try:
+                    async with self._here().stream("POST", self._stream_address, content=body) as reply:
+                        if reply.status_code == 200:
+                            async for chunk in reply.aiter_bytes():
+                                for found in part.take(chunk, self.timeout):
+                                    yield found
+                            failure = part.failure(self._base + PATH)
+                        else:
+                            failure = refused(self._base + PATH, reply.status_code, reply.headers, await reply.aread())
+                except httpx2.HTTPError as error:
+                    failure = self._broken(PATH, error)
+                pause = attempts.pause(failure) if failure else 0.0
+                if failure and pause is None:
+                    for found in part.errors(failure.reason):
+                        yield found
+                await asyncio.sleep(pause or 0.0)
+
+    def best_of_n(self, prompt: Conversation, completions: Sequence[str | Sequence[Message]]) -> Best:
+        """The completion with the highest reward. Where there is no answer, `index` is None and all scores are errors."""
+        found = self._ask(*self._choosing(prompt, completions))
+        return Best(None, _or_errors(found, len(completions))) if isinstance(found, Failure) else found
+
+    async def abest_of_n(self, prompt: Conversation, completions: Sequence[str | Sequence[Message]]) -> Best:
+        """The same without blocking the event loop."""
+        found = await self._aask(*self._choosing(prompt, completions))
+        return Best(None, _or_errors(found, len(completions))) if isinstance(found, Failure) else found
+
+    def info(self) -> dict[str, Any]:
+        """What the server says of the model: `id`, `contract`, `fingerprint`, `max_length`, `members`, `rules`, ... Raises
+        ScoringError when it cannot be had.
+        """
+
+        def read(reply: Any) -> dict[str, Any] | Failure:
+            rows = reply.get("data") if isinstance(reply, dict) else None
+            known = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+            found = next((row for row in known if self.model in (None, row.get("id"))), None)
+            return found or Failure(f"{self._base}/v1/models lists no model {self.model or ''}".rstrip())
+
+        return self._must("/v1/models", None, read)
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the reward as the server computes it, like `RewardModel.fingerprint`. Raises ScoringError when it cannot be had."""
+        return str(self.info().get("fingerprint", ""))
+
+    def end_step(self, kl: float | None = None) -> dict[str, Any]:
+        """Tell the server that the step of this client is over, and its mean KL in nats per sequence where that is known.
+        Returns what its watch says: `status` (ok, warn or stop), `reason`, `best_step`, ... Raises ScoringError when it
+        cannot be had and ConfigError without a run and a step.
+        """
+        if self.run is None or self.step is None:
+            raise ConfigError("the client has no run or no step; make it with run=... and use client.at(step)")
+        body = json.dumps({} if kl is None else {"kl": kl}).encode()
+        return self._must(f"/runs/{quote(self.run, safe='')}/steps/{self.step}", body, _verdict)
+
     def close(self) -> None:
         """Close the kept connections of `score`; those of an event loop close with it."""
         self._sync.close()
@@ -138,31 +225,53 @@ class Client:
         return (conversations[start : start + self.batch] for start in range(0, len(conversations), self.batch))
 
     def _scoring(self, conversations: Sequence[Conversation]) -> Asking[list[Score]]:
-        return self._scores("/v1/score", {"conversations": [_plain(one) for one in conversations]}, len(conversations))
+        body = {"conversations": [_plain(one) for one in conversations]}
+        return "/v1/score", self._body(body), self._reading("/v1/score", len(conversations))
 
     def _grouped(self, prompt: Conversation, completions: Sequence[str | Sequence[Message]]) -> Asking[list[Score]]:
-        plain = [one if isinstance(one, str) else _plain(one) for one in completions]
-        return self._scores("/v1/score", {"prompt": _plain(prompt), "completions": plain}, len(completions))
+        body = self._body(_group(prompt, completions))
+        return "/v1/score", body, self._reading("/v1/score", len(completions))
 
-    def _scores(self, path: str, body: Mapping[str, Any], n: int) -> Asking[list[Score]]:
+    def _choosing(self, prompt: Conversation, completions: Sequence[str | Sequence[Message]]) -> Asking[Best]:
+        path = "/v1/best_of_n"
+        return (
+            path,
+            self._body(_group(prompt, completions)),
+            lambda reply: best_of(self._base + path, reply, len(completions)),
+        )
+
+    def _reading(self, path: str, n: int) -> Callable[[Any], list[Score] | Failure]:
         def read(reply: Any) -> list[Score] | Failure:
             scores = scores_of(self._base + path, reply, n)
             if not isinstance(scores, Failure) and self.on_failure == "raise" and (bad := unusable(reply, scores)):
                 raise ScoringError(f"{self._base}{path}: {bad.reason}")
             return scores
 
-        return path, self._body(body), read
+        return read
 
     def _body(self, body: Mapping[str, Any]) -> bytes:
         tags = {"model": self.model, "reward": self.reward, "run": self.run, "step": self.step}
         known = {name: value for name, value in tags.items() if value is not None}
         return json.dumps({**body, **known}).encode()  # ASCII, so that no text can break the encoding
 
+    @property
+    def _stream_address(self) -> str:
+        """The stream has no room for tags in its body: they are in the address."""
+        tags = {"model": self.model, "reward": self.reward, "run": self.run, "step": self.step}
+        query = urlencode({name: value for name, value in tags.items() if value is not None})
+        return f"{self._base}{PATH}{'?' if query else ''}{query}"
+
+    def _must(self, path: str, body: bytes | None, read: Callable[[Any], T | Failure]) -> T:
+        found = self._ask(path, body, read)
+        if isinstance(found, Failure):
+            raise ScoringError(found.reason)
+        return found
+
     # One request, with its retries: the same twice, blocking and not.
 
     def _ask(self, path: str, body: bytes | None, read: Callable[[Any], T | Failure]) -> T | Failure:
-        attempts, key = Attempts(self._patience), _key()
-        while isinstance(outcome := self._attempt(path, body, key, read), Failure):
+        attempts, headers = Attempts(self._patience), _headers(self.timeout)
+        while isinstance(outcome := self._attempt(path, body, headers, read), Failure):
             pause = attempts.pause(outcome)
             if pause is None:
                 return outcome
@@ -170,8 +279,8 @@ class Client:
         return outcome
 
     async def _aask(self, path: str, body: bytes | None, read: Callable[[Any], T | Failure]) -> T | Failure:
-        attempts, key = Attempts(self._patience), _key()
-        while isinstance(outcome := await self._aattempt(path, body, key, read), Failure):
+        attempts, headers = Attempts(self._patience), _headers(self.timeout)
+        while isinstance(outcome := await self._aattempt(path, body, headers, read), Failure):
             pause = attempts.pause(outcome)
             if pause is None:
                 return outcome
@@ -179,12 +288,12 @@ class Client:
         return outcome
 
     def _attempt(
-        self, path: str, body: bytes | None, key: Mapping[str, str], read: Callable[[Any], T | Failure]
+        self, path: str, body: bytes | None, headers: Mapping[str, str], read: Callable[[Any], T | Failure]
     ) -> T | Failure:
         until = time.monotonic() + self.timeout
         try:
             with self._sync.stream(
-                "GET" if body is None else "POST", self._base + path, content=body, headers=key
+                "GET" if body is None else "POST", self._base + path, content=body, headers=headers
             ) as response:
                 content = bytearray()
                 for chunk in response.iter_bytes():
@@ -195,12 +304,12 @@ class Client:
             return self._broken(path, error)
 
     async def _aattempt(
-        self, path: str, body: bytes | None, key: Mapping[str, str], read: Callable[[Any], T | Failure]
+        self, path: str, body: bytes | None, headers: Mapping[str, str], read: Callable[[Any], T | Failure]
     ) -> T | Failure:
         until = time.monotonic() + self.timeout
         try:
-            async with self._loops().stream(
-                "GET" if body is None else "POST", self._base + path, content=body, headers=key
+            async with self._here().stream(
+                "GET" if body is None else "POST", self._base + path, content=body, headers=headers
             ) as response:
                 content = bytearray()
                 async for chunk in response.aiter_bytes():
@@ -210,7 +319,7 @@ class Client:
         except httpx2.HTTPError as error:
             return self._broken(path, error)
 
-    def _loops(self) -> httpx2.AsyncClient:
+    def _here(self) -> httpx2.AsyncClient:
         """The connections of the running event loop."""
         loop = asyncio.get_running_loop()
         if loop not in self._async:
@@ -236,15 +345,33 @@ Asking = tuple[str, bytes | None, Callable[[Any], T | Failure]]  # path, body (N
 
 
 def _plain(messages: Sequence[Message]) -> list[dict[str, str]]:
+    """Messages with nothing but what is scored."""
     return [{"role": message["role"], "content": message["content"]} for message in messages]
+
+
+def _line(conversation: Conversation) -> dict[str, Any]:
+    return {"messages": _plain(conversation)}
+
+
+def _group(prompt: Conversation, completions: Sequence[str | Sequence[Message]]) -> dict[str, Any]:
+    return {
+        "prompt": _plain(prompt),
+        "completions": [one if isinstance(one, str) else _plain(one) for one in completions],
+    }
+
+
+def _verdict(reply: Any) -> dict[str, Any] | Failure:
+    is_one = isinstance(reply, dict) and reply.get("status") in ("ok", "warn", "stop")
+    return reply if is_one else Failure("the server's verdict is none of ok, warn and stop")
 
 
 def _or_errors(found: list[Score] | Failure, n: int) -> list[Score]:
     return [Score(0, "error", reason=found.reason) for _ in range(n)] if isinstance(found, Failure) else found
 
 
-def _key() -> dict[str, str]:
-    return {"Idempotency-Key": uuid.uuid4().hex}
+def _headers(timeout: float) -> dict[str, str]:
+    """Of one request: the same at each attempt, so that it is known for the same."""
+    return {"Idempotency-Key": uuid.uuid4().hex, "X-Guerdon-Timeout": f"{timeout:g}"}
 
 
 def _require_time(until: float) -> None:

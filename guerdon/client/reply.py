@@ -4,10 +4,27 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 from typing import Any
 
 from guerdon.client.retry import BUSY, Failure, retry_after
 from guerdon.types import ContractError, Score
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """Which completion of a prompt is best.
+
+    index     of the best; None when none has a reward
+    scores    one for each completion
+    margin    reward between the best and the best different one; None when there is none
+    kl_bound  nats that taking the best of n can cost at most: log n - (n - 1) / n; None without an answer
+    """
+
+    index: int | None
+    scores: list[Score]
+    margin: float | None = None
+    kl_bound: float | None = None
 
 
 def refused(call: str, status: int, headers: Any, content: bytes) -> Failure:
@@ -38,10 +55,24 @@ def scores_of(call: str, reply: Any, n: int) -> list[Score] | Failure:
     return [score_of(row) for row in rows]
 
 
+def best_of(call: str, reply: Any, n: int) -> Best | Failure:
+    """The choice that a reply makes among n completions, or why there is none. The chosen one has a reward, or it is no choice."""
+    scores = scores_of(call, reply, n)
+    if isinstance(scores, Failure):
+        return scores
+    index = reply.get("index")
+    is_one = isinstance(index, int) and not isinstance(index, bool) and 0 <= index < n and scores[index].status == "ok"
+    if not is_one and (index is not None or any(score.status == "ok" for score in scores)):
+        return Failure(
+            f"{call} answered with the choice {str(index)[:40]!r}, which is none of the {n} completions that have a reward"
+        )
+    return Best(index, scores, number_of(reply.get("margin")), number_of(reply.get("kl_bound")))
+
+
 def unusable(reply: Any, scores: list[Score]) -> Score | None:
     """The first score whose row says that it is one and is none."""
     pairs = zip(reply["scores"], scores, strict=True)
-    return next((score for row, score in pairs if score.status == "error" and not _says_error(row)), None)
+    return next((score for row, score in pairs if unusable_row(row, score)), None)
 
 
 def score_of(row: Any) -> Score:
@@ -72,5 +103,6 @@ def number_of(value: Any) -> float | None:
         return None
 
 
-def _says_error(row: Any) -> bool:
-    return isinstance(row, dict) and row.get("status") == "error"
+def unusable_row(row: Any, score: Score) -> bool:
+    """Is it an error only because the row holds no usable reward, not because the server said so?"""
+    return score.status == "error" and not (isinstance(row, dict) and row.get("status") == "error")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-from guerdon.serve.service import Item
+from guerdon.serve.call import Item
 
 _PROBE = ({"role": "user", "content": "probe"},)
 

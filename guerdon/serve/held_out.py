@@ -13,9 +13,9 @@ from collections.abc import Callable, Coroutine, Sequence
 from hashlib import blake2b
 from typing import Any, Protocol
 
+from guerdon.serve.call import Call, Item, Refused, Served
 from guerdon.serve.run_record import Open, RunRecord
 from guerdon.serve.run_tally import Sample
-from guerdon.serve.service import Call, Item, Refused, Served
 from guerdon.types import ConfigError, Score
 
 logger = logging.getLogger("guerdon.serve")

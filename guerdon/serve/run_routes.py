@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from guerdon.serve.call import Refused
 from guerdon.serve.run_page import run_page, runs_page
-from guerdon.serve.service import Refused
 from guerdon.serve.watch import Watch
 
 LARGEST = 1 << 16  # bytes of a body
@@ -50,9 +50,7 @@ def routes(watch: Watch, refuse: Callable[[Refused], Response]) -> list[Route]:
             step = request.path_params["step"]
             found = await watch.close_step(request.path_params["run"], step, kl)
             if found is None:
-                raise Refused(
-                    404, f"run and step {step} are not known, or the step is over; score its samples first", kind="run"
-                )
+                raise Refused(404, f"run and step {step} are not known; score its samples first", kind="run")
             return JSONResponse(found)
         except Refused as refused:
             return refuse(refused)

@@ -26,10 +26,10 @@ from guerdon.diagnose.monitor import Settings
 from guerdon.diagnose.novelty import Novelty
 from guerdon.serve import run_record
 from guerdon.serve.answers import Answers, number_of
+from guerdon.serve.call import Call, Item, Served
 from guerdon.serve.held_out import TIMEOUT, HeldOut, Scores
 from guerdon.serve.run_record import GRACE, RunRecord
 from guerdon.serve.run_tally import Sample, surface_of
-from guerdon.serve.service import Call, Item, Served
 from guerdon.types import ConfigError, Score
 
 if sys.platform != "win32":
@@ -149,7 +149,7 @@ class Watch:
     async def close_step(self, name: str, step: int, kl: float | None = None) -> dict[str, Any] | None:
         """The client says that a step is over (and its mean KL): the run's summary after it, held-out scores included.
 
-        None for a run or a step that is not known, or that is over already.
+        None for a run or a step that is not known; a step that is over already is answered as it was the first time.
         """
         await self._caught_up()
         if not await asyncio.to_thread(self._end, name, step, kl):
@@ -202,7 +202,7 @@ class Watch:
             run = self._find(name)
             one = run.open.get(step) if run is not None else None
             if run is None or one is None:
-                return False
+                return run is not None and step in run.columns.get("step", ())
             if kl is not None:
                 one.tally.kl = kl
             for number, other in run.open.items():

@@ -17,7 +17,7 @@ from guerdon.serve import run_record, watch
 from guerdon.serve.answers import Answers
 from guerdon.serve.run_page import run_page, runs_page
 from guerdon.serve.run_record import NOTHING_YET, path_of
-from guerdon.serve.service import Call, Item, Refused, Served
+from guerdon.serve.call import Call, Item, Refused, Served
 from guerdon.serve.watch import Watch, WatchOptions
 from guerdon.types import ConfigError, Score
 
