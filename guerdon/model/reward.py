@@ -147,13 +147,13 @@ class RewardModel(nn.Module):
             text += f" {self.rule}"
         return sha256(text.encode()).hexdigest()[:16]
 
-    def rows(self, trees: Sequence[Tree], tokens: int) -> list[Row]:
-        """Lay trees out for `forward`, in rows of about `tokens` tokens: packed trees, or padded where sharing is
-        inexact.
+    def rows(self, trees: Sequence[Tree], tokens: int, *, tight: bool = False) -> list[Row]:
+        """Lay trees out for `forward`, in rows of about `tokens` tokens: packed trees, or padded where sharing is inexact;
+        `tight` makes more padded rows, with less padding.
         """
         if self.shares_prefix:
             return list(tree_rows(trees, tokens, pad_to=128 if self.trunk.uses_flex else 1))
-        return list(padded_rows(trees, tokens, self.encoder.tokenizer.pad_token_id))
+        return list(padded_rows(trees, tokens, self.encoder.tokenizer.pad_token_id, 256 if tight else None))
 
     def forward(self, row: Row) -> Tensor:
         """Rewards of the completions of one row, (n,) float32, in the order of `row.origin`; differentiable. (n, M) from
@@ -255,7 +255,7 @@ class RewardModel(nn.Module):
         compute = self._with_states if features else forward or self.trunk
         training = self.training
         self.eval()
-        for row in self.rows(trees, budget):
+        for row in self.rows(trees, budget, tight=self.device.type == "cpu"):  # there a row costs little by itself
             with torch.inference_mode():
                 values = compute(row.to(self.device)).float().cpu().reshape(len(row.origin), -1)
             which = [(n, place) for n, (tree, k) in enumerate(row.origin) for place in places[trees[tree][k]]]

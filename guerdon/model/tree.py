@@ -200,21 +200,25 @@ def _lay_out(members: Sequence[tuple[int, Tree]], pad_to: int) -> TreeRow:
     )
 
 
-def padded_rows(trees: Sequence[Tree], budget: int, pad_id: int) -> list[PaddedRow]:
+def padded_rows(trees: Sequence[Tree], budget: int, pad_id: int, least: int | None = None) -> list[PaddedRow]:
     """Lay every completion out in full, shortest first, in blocks of at most `budget` tokens, padding counted.
 
-    A tree is never divided: its pairs need all its scores in one block.
+    A tree is never divided: its pairs need all its scores in one block. A block of `least` tokens or more is closed before
+    its padding would exceed a sixteenth of it; by default only when it is full.
     """
     order = sorted(range(len(trees)), key=lambda i: (max(map(len, trees[i])), i))
     blocks: list[list[int]] = []
-    rows = 0
+    rows = real = size = 0
     for index in order:
-        longest = max(map(len, trees[index]))
-        if not blocks or (rows + len(trees[index])) * longest > budget:
+        tokens = sum(map(len, trees[index]))
+        grown = (rows + len(trees[index])) * max(map(len, trees[index]))
+        loose = least is not None and size >= least and 16 * (grown - real - tokens) > grown
+        if not blocks or grown > budget or loose:
             blocks.append([])
-            rows = 0
+            rows = real = 0
+            grown = len(trees[index]) * max(map(len, trees[index]))
         blocks[-1].append(index)
-        rows += len(trees[index])
+        rows, real, size = rows + len(trees[index]), real + tokens, grown
     return [_pad([(i, k, ids) for i in block for k, ids in enumerate(trees[i])], pad_id) for block in blocks]
 
 

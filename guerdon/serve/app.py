@@ -11,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Mount
+from starlette.routing import BaseRoute, Mount, Route
 
 from guerdon import __version__
 from guerdon.serve import native, replies, schemas
@@ -47,13 +47,25 @@ def create_app(
     envelopes: dict[str, Refuse] = {}
     for one, module in found.items():
         prefix = "/" + one.replace("_", "-")
-        app.router.routes.append(Mount(prefix, routes=module.routes(service)))
+        app.router.routes.extend(_mounted(prefix, module.routes(service)))
         envelopes[prefix] = module.refuse
     if name is not None and name in found:
-        app.router.routes.extend(found[name].routes(service))
+        own = {getattr(route, "path", "") for route in app.routes}
+        at_root = [route for route in found[name].routes(service) if route.path not in own]
+        app.router.routes.extend(at_root)
+        envelopes |= {route.path: found[name].refuse for route in at_root}
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     app.add_middleware(Door, service=service, keys=keys, refuse=refusal(envelopes, replies.refuse))
     return app
+
+
+def _mounted(prefix: str, routes: list[BaseRoute]) -> list[BaseRoute]:
+    """The routes under a prefix. One at `/` answers at the bare prefix too, without sending its caller on."""
+    bare = [route for route in routes if isinstance(route, Route) and route.path == "/"]
+    return [
+        *(Route(prefix, route.endpoint, methods=list(route.methods or ())) for route in bare),
+        Mount(prefix, routes=routes),
+    ]
 
 
 def _dialect(name: str) -> Any:

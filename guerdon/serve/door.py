@@ -251,10 +251,10 @@ class _Visit:
 
 
 def refusal(envelopes: Mapping[str, Refuse], default: Refuse) -> Callable[[str], Refuse]:
-    """The function that writes errors for a path: that of the dialect under whose prefix it lies, else the native one."""
+    """The function that writes errors for a path: that of the dialect at it or under whose prefix it lies, else the native one."""
 
     def choose(path: str) -> Refuse:
         prefix = "/" + path.split("/", 2)[1] if path.startswith("/") else ""
-        return envelopes.get(prefix, default)
+        return envelopes.get(path) or envelopes.get(prefix, default)
 
     return choose

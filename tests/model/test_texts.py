@@ -13,7 +13,7 @@ from conftest import CHAT_TEMPLATE, chat
 from guerdon.model.ensemble import Ensemble
 from guerdon.model.head import final_layers
 from guerdon.model.reward import RewardModel
-from guerdon.model.tree import common_prefix, grow_trees, tree_tokens
+from guerdon.model.tree import common_prefix, grow_trees, padded_rows, tree_tokens
 
 TALKS = [
     chat("hello world", "how are you today?"),
@@ -124,3 +124,14 @@ def test_common_prefix():
     assert common_prefix((), (1,)) == 0
     assert common_prefix((1, 2, 3), (1, 2, 4, 5)) == 2
     assert common_prefix((1, 2), (1, 2, 3)) == 2
+
+
+def test_tight_blocks_hold_little_padding():
+    generator = random.Random(0)
+    trees = [((1,) * generator.randint(20, 300),) for _ in range(40)]
+    real = sum(len(tree[0]) for tree in trees)
+    for least, most in ((None, 1.5), (256, 1.09)):
+        rows = padded_rows(trees, 2048, 0, least)
+        assert sorted(place for row in rows for place, _ in row.origin) == list(range(40))
+        assert all(row.tokens <= 2048 for row in rows)
+        assert real <= sum(row.tokens for row in rows) < most * real
