@@ -24,7 +24,9 @@ def serve(config: Any) -> None:
     from guerdon.serve.keys import KeyRing
     from guerdon.serve.models import load
     from guerdon.serve.run import serve as run
+    from guerdon.serve.run_routes import run_routes
     from guerdon.serve.service import Service
+    from guerdon.serve.watch import watch_of
 
     keys = KeyRing(config.keys) if config.keys else None
     training = _answers(config.drift_data)
@@ -33,7 +35,9 @@ def serve(config: Any) -> None:
         with spinner(f"loading {path}"):
             models[name] = load(name, path, config, training)
     service = Service(models, config, training)
-    run(create_app(service, config.dialect, keys), service, lambda line: print(line, flush=True))
+    with watch_of(service) as watch:
+        app = create_app(service, config.dialect, keys, run_routes(watch))
+        run(app, service, lambda line: print(line, flush=True))
 
 
 def _answers(paths: tuple[str, ...], most: int = 2000) -> list[Conversation]:

@@ -45,6 +45,7 @@ class Call:
     deadline  `time.monotonic()` after which the answer is of no use
     groups    a number per item, equal for items that answer the same prompt, where the caller knows it
     contract  contract hash that the caller insists on
+    kl        nats between policy and reference on each item, where the caller sends it: for the watch alone
     """
 
     model: str | None = None
@@ -55,6 +56,7 @@ class Call:
     deadline: float | None = None
     groups: tuple[int, ...] | None = None
     contract: str | None = None
+    kl: tuple[float, ...] | None = None
 
 
 class Refused(Exception):
@@ -132,6 +134,7 @@ def call_of(request: Request, body: Mapping[str, Any]) -> Call:
         key=f"{name}/{run}" if run else name,
         deadline=None if timeout is None else time.monotonic() + timeout,
         contract=_text(body, "contract") or _pinned(headers.get("if-match")),
+        kl=_kl(body.get("kl"), headers.get("x-guerdon-kl")),
     )
 
 
@@ -152,6 +155,17 @@ def _number(value: str | None, name: str) -> float | None:
     if not math.isfinite(number):
         raise Refused(400, f"{name} must be a number")
     return number
+
+
+def _kl(value: Any, header: str | None) -> tuple[float, ...] | None:
+    """Numbers from the body, one or a list, or the one in the header."""
+    value = _number(header, "X-Guerdon-KL") if value is None else value
+    if value is None:
+        return None
+    numbers = value if isinstance(value, list) else [value]
+    if not all(type(n) in (int, float) and abs(n) < 1e300 for n in numbers):
+        raise Refused(400, "kl must be a finite number of nats, or one for each item")
+    return tuple(map(float, numbers))
 
 
 def _pinned(value: str | None) -> str | None:

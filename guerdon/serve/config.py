@@ -70,6 +70,16 @@ class ServeConfig:
     """Wrong keys from one address in a minute; after that it is answered 429."""
     drift_data: tuple[str, ...] = ()
     """Comparisons the reward model was trained on: every score then says how far from them it lies."""
+    watch_folder: str | None = None
+    """Folder in which watched runs are kept across restarts, a small file each. Default: in memory only."""
+    held_out: str | None = None
+    """Name of the served model that a random share of every run's samples is checked with; it should not be the reward."""
+    held_out_share: float = 0.1
+    """Share of the samples that are checked, whole prompts at a time."""
+    held_out_budget: int = 48
+    """Checks in a step; the monitor asks for up to four times as many when it is in doubt."""
+    watch_steps: int = 250
+    """Planned length of a run in steps: a longer one is looked at more often and needs more evidence for a stop."""
     run_idle: float = 900.0
     """Seconds without a call after which a run is over, so that a model may be swapped."""
     drain_seconds: float = 30.0

@@ -54,12 +54,15 @@ class HeldOut:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._number = 0
 
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The loop that the service runs in. Raises ConfigError when it has no such model."""
+    def require_model(self) -> None:
+        """Raise ConfigError when the service has no such model."""
         try:
             self.service.model(self.name)
         except Refused as error:
-            raise ConfigError(f"the held-out model: {error.message}") from error
+            raise ConfigError(f"--held-out {self.name}: {error.message}") from error
+
+    def use(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The loop that the service runs in."""
         self._loop = loop
 
     def take(self, run: RunRecord, one: Open, items: Sequence[Item], samples: Sequence[Sample]) -> None:

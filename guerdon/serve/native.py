@@ -229,7 +229,7 @@ async def _with_reference(
         raise Refused(400, "a reference completion needs a prompt; else reference is a number")
     messages = (*prompt_of(body["prompt"]), *turns_of(reference, "reference", "assistant"))
     call = replace(call, groups=None)
-    measured = await service.measure([*items, Item(messages=messages)], call)
+    measured = await service.measure([*items, Item(messages=messages)], call, unwatched=1)
     *scores, last = measured.scores
     distances = None if measured.distances is None else measured.distances[:-1]
     return replace(measured, scores=scores, distances=distances), last.mean if last.status == "ok" else None

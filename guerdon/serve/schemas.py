@@ -25,6 +25,9 @@ class Options(BaseModel):
     )
     run: Text256 | None = Field(None, description="policy run that this belongs to; it is then watched")
     step: int | None = Field(None, description="step of the run")
+    kl: float | list[float] | None = Field(
+        None, description="nats between policy and reference on each item, for the watch"
+    )
     contract: Text256 | None = Field(
         None, description="answer 412 unless the model has this contract; also as If-Match"
     )

@@ -104,8 +104,8 @@ class Service:
         """
         return (await self.measure(items, call)).scores
 
-    async def measure(self, items: Sequence[Item], call: Call) -> Measured:
-        """The same with distances."""
+    async def measure(self, items: Sequence[Item], call: Call, unwatched: int = 0) -> Measured:
+        """The same with distances. The last `unwatched` items are no samples of the call's run."""
         loaded = self.loaded(call.model)
         served = loaded.served
         self.require(call, loaded)
@@ -115,6 +115,9 @@ class Service:
                 f"{len(items)} conversations in one request, more than the {self.config.max_items} allowed",
                 kind="size",
             )
+        samples = len(items) - unwatched
+        if call.kl is not None and len(call.kl) != samples:
+            raise Refused(400, f"{len(call.kl)} numbers in kl for {samples} items; send one for each")
         if not items:
             return Measured([], served)
         watch = self.watch if call.run is not None else None
@@ -126,7 +129,7 @@ class Service:
         if any(score.status != "ok" for score in scores):
             self.metrics.items.labels(served.name, "error").inc(sum(score.status != "ok" for score in scores))
         if watch is not None:
-            watch.seen(replace(call, model=served.name), items, scores, job.features)
+            watch.seen(replace(call, model=served.name), items[:samples], scores[:samples], job.features)
         if loaded.novelty is None or job.features is None:
             return Measured(scores, served)
         return Measured(scores, served, loaded.novelty.distances(job.features.astype(np.float64)), loaded.far)

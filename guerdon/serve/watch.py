@@ -14,8 +14,9 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from guerdon.serve.call import Call, Item, Served
 from guerdon.serve.held_out import TIMEOUT, HeldOut, Scores
 from guerdon.serve.run_record import GRACE, RunRecord
 from guerdon.serve.run_tally import Sample, surface_of
+from guerdon.serve.service import Service
 from guerdon.types import ConfigError, Score
 
 if sys.platform != "win32":
@@ -53,7 +55,7 @@ class WatchOptions:
     budget    checks per step; the monitor asks for four times as many after an alert
     steps     planned length of a run, in steps
     grace     seconds that samples of a step may come in after the next step has begun
-    novelty   model -> where its training answers lie; a model without one has no drift
+    novelty   where the training answers of a model lie, by its name; None: its drift is not measured
     """
 
     folder: Path | None = None
@@ -62,7 +64,7 @@ class WatchOptions:
     budget: int = 48
     steps: int = 250
     grace: float = GRACE
-    novelty: Mapping[str, Novelty] = field(default_factory=dict)
+    novelty: Callable[[str], Novelty | None] = lambda _: None
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
@@ -71,12 +73,12 @@ class WatchOptions:
             raise ConfigError("the held-out budget and the planned steps must be at least 1, and the grace not below 0")
 
 
-_Seen = tuple[Call, Sequence[Item], Sequence[Score], Features, Sequence[float] | None]
+_Seen = tuple[Call, Sequence[Item], Sequence[Score], Features]
 _Event = _Seen | Callable[[], None]
 
 
 class Watch:
-    """All runs. `start` it in the event loop that serves, `stop` it when the server drains."""
+    """All runs. `start` it before the first request, `stop` it after the last."""
 
     def __init__(self, service: Scores, options: WatchOptions | None = None, seed: bytes | None = None) -> None:
         self.service, self.options = service, options or WatchOptions()
@@ -96,10 +98,12 @@ class Watch:
         self._folder_lock: Any = None
         self._number = 0
 
-    def start(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        """Begin to take note. Raises ConfigError when another server keeps its runs in the same folder, or it is unusable."""
+    def start(self) -> None:
+        """Begin to take note. Raises ConfigError for a held-out model that is not served, and a folder that cannot be used or
+        that another server keeps its runs in.
+        """
         if self.checks is not None:
-            self.checks.start(loop or asyncio.get_running_loop())
+            self.checks.require_model()
         if self.options.folder is not None:
             self._folder_lock = _locked(self.options.folder)
         self._is_stopping = False
@@ -124,7 +128,7 @@ class Watch:
 
     def wants_features(self, model: str) -> bool:
         """Is the distance from this model's training answers measured?"""
-        return model in self.options.novelty
+        return self.options.novelty(model) is not None
 
     def seen(
         self,
@@ -132,18 +136,19 @@ class Watch:
         items: Sequence[Item],
         scores: Sequence[Score],
         features: Features = None,
-        kl: Sequence[float] | None = None,
     ) -> None:
-        """Take note of a scored call; from any thread, in microseconds. A call without a run is passed over."""
+        """Take note of a scored call, in microseconds. A call without a run is passed over."""
         if call.run is None or not items:
             return
+        if self.checks is not None:
+            self.checks.use(asyncio.get_running_loop())
         size = sum(_size(item) for item in items)
         with self._wake:
             if self._waiting + size > MOST_WAITING:
                 self._events.append(lambda: self._drop(call.run or "", len(items)))
             else:
                 self._waiting += size
-                self._events.append((call, items, scores, features, kl))
+                self._events.append((call, items, scores, features))
             self._wake.notify()
 
     async def close_step(self, name: str, step: int, kl: float | None = None) -> dict[str, Any] | None:
@@ -243,19 +248,17 @@ class Watch:
         elif callable(event):
             event()
         else:
-            call, items, scores, features, kl = event
+            call, items, scores, features = event
             with self._wake:
                 self._waiting -= sum(_size(item) for item in items)
-            samples = self._samples(call, items, scores, features, kl)
+            samples = self._samples(call, items, scores, features)
             with self._lock:
                 self._add(call, items, samples)
 
-    def _samples(
-        self, call: Call, items: Sequence[Item], scores: Sequence[Score], features: Features, kl: Sequence[float] | None
-    ) -> list[Sample]:
+    def _samples(self, call: Call, items: Sequence[Item], scores: Sequence[Score], features: Features) -> list[Sample]:
         served, samples = self.service.model(call.model), []
         self._number += 1
-        novelty = self.options.novelty.get(served.name)
+        novelty = self.options.novelty(served.name)
         for i, (item, score) in enumerate(zip(items, scores, strict=True)):
             answer = self._splitter(served).of(item)
             prompt = answer.prompt
@@ -265,7 +268,9 @@ class Watch:
             if novelty is not None and features is not None and score.status == "ok":
                 drift = novelty.distance(features[i : i + 1].astype(np.float64))
             surface = {} if answer.text is None else surface_of(answer.text)
-            samples.append(Sample(score, prompt, surface, answer.tokens, drift, math.nan if kl is None else kl[i]))
+            samples.append(
+                Sample(score, prompt, surface, answer.tokens, drift, math.nan if call.kl is None else call.kl[i])
+            )
         return samples
 
     def _add(self, call: Call, items: Sequence[Item], samples: Sequence[Sample]) -> None:
@@ -335,6 +340,26 @@ class Watch:
         run = self._runs.pop(name)
         if run.open:
             self._keep(run, run.suspended())
+
+
+@contextmanager
+def watch_of(service: Service) -> Iterator[Watch]:
+    """The watch that a server's options ask for, at work while the block runs."""
+    config = service.config
+    options = WatchOptions(
+        folder=None if config.watch_folder is None else Path(config.watch_folder),
+        held_out=config.held_out,
+        share=config.held_out_share,
+        budget=config.held_out_budget,
+        steps=config.watch_steps,
+        novelty=lambda name: service.novelty.get(name),
+    )
+    service.watch = watch = Watch(service, options)
+    watch.start()
+    try:
+        yield watch
+    finally:
+        watch.stop()
 
 
 def _size(item: Item) -> int:

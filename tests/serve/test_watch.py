@@ -15,9 +15,9 @@ from guerdon.diagnose.monitor import Monitor, Observation, Settings
 from guerdon.diagnose.novelty import Novelty
 from guerdon.serve import run_record, watch
 from guerdon.serve.answers import Answers
+from guerdon.serve.call import Call, Item, Refused, Served
 from guerdon.serve.run_page import run_page, runs_page
 from guerdon.serve.run_record import NOTHING_YET, path_of
-from guerdon.serve.call import Call, Item, Refused, Served
 from guerdon.serve.watch import Watch, WatchOptions
 from guerdon.types import ConfigError, Score
 
@@ -66,9 +66,10 @@ def series_of(view, name):
 
 def test_a_step_by_hand():
     async def story(seen):
-        call = Call(run="r", step=3)
+        call = Call(run="r", step=3, kl=(2.0, 4.0, 6.0))
         scores = [Score(1.0, members=(0.5, 1.5)), Score(3.0, members=(2.0, 4.0)), Score(0, "error", reason="no")]
-        seen.seen(call, items_of("one two", "- a list of **bold** words", "lost"), scores, None, kl=[2.0, 4.0, 6.0])
+        seen.seen(call, items_of("one two", "- a list of **bold** words", "lost"), scores)
+        call = Call(run="r", step=3)
         seen.seen(call, items_of("a b c d a b c d", prompt="p"), [Score(5.0)])
         seen.seen(call, items_of("held back", prompt="p"), [Score(0, "masked")])
         return await seen.close_step("r", 3), await seen.view("r")
@@ -369,7 +370,7 @@ def test_drift_is_what_novelty_measures():
         await seen.close_step("r", 1)
         return await seen.view("r")
 
-    view = run_watch(story, novelty={"rm": novelty})
+    view = run_watch(story, novelty={"rm": novelty}.get)
     assert series_of(view, "drift")[0] == pytest.approx(novelty.distance(features.astype(np.float64)))
     assert series_of(view, "drift")[0] > 2
 
