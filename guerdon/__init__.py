@@ -12,14 +12,19 @@ from typing import TYPE_CHECKING, Any
 from guerdon.types import Comparison, Message, Score
 
 if TYPE_CHECKING:
+    from guerdon.client import Client as Client
     from guerdon.model.reward import RewardModel as RewardModel
 
 __version__ = "0.1.0"
-__all__ = ["Comparison", "Message", "RewardModel", "Score", "__version__"]
+__all__ = ["Client", "Comparison", "Message", "RewardModel", "Score", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """Load the one heavy name on first use, so that `import guerdon` stays instant."""
+    """Load the heavy names on first use, so that `import guerdon` stays instant."""
+    if name == "Client":
+        from guerdon.client import Client
+
+        return Client
     if name == "RewardModel":
         from guerdon.model.reward import RewardModel
 

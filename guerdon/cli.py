@@ -23,6 +23,11 @@ COMMANDS = {
     "compare": ("compare", "compare models on the same comparisons: which differences are real, who shares a rank"),
     "benchmark": ("benchmark", "run a published benchmark by its official rule, on a model or a file of scores"),
     "score": ("score", "score prompts with one or many answers each, resumable, in constant memory"),
+    "serve": (
+        "serve",
+        "serve reward models over HTTP, with their contracts enforced, in the dialects of their callers",
+    ),
+    "serve-key": ("serve_key", "make, list and remove the API keys of a reward server"),
     "optimize sft": ("sft", "fine-tune a policy on chosen answers or completions: something to start from"),
     "optimize ppo": ("ppo", "train a policy against the frozen reward by PPO, watched for over-optimisation"),
     "optimize rloo": ("rloo", "the same by REINFORCE with a leave-one-out baseline"),

@@ -63,7 +63,7 @@ ALLOWED = {
         "terminal",
     },
     "cli": {"types", "options", "commands"},
-    "__init__": {"types", "model"},
+    "__init__": {"types", "model", "client"},
 }
 TORCH_FREE = ("types", "files", "aggregate", "data", "evaluate", "diagnose", "client", "collect")
 

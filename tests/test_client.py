@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from conftest import chat
 
-from guerdon import client as module
+from guerdon.client import retry as module
 from guerdon.client import Client
 from guerdon.types import ConfigError, ScoringError
 
@@ -75,7 +75,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(module, "_FIRST_BACKOFF", 0.02)
+    monkeypatch.setattr(module, "FIRST_BACKOFF", 0.02)
     monkeypatch.delenv("GUERDON_TOKEN", raising=False)
     made = Server()
     threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
@@ -164,9 +164,9 @@ def test_retry_after_is_honoured(server, which):
 
 
 def test_retry_after_as_a_date_and_as_nonsense():
-    assert module._retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
-    assert module._retry_after("Wed, 21 Oct 2115 07:28:00 GMT") > 1e9
-    assert module._retry_after("soon") == module._retry_after(None) == module._retry_after("-3") == 0.0
+    assert module.retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
+    assert module.retry_after("Wed, 21 Oct 2115 07:28:00 GMT") > 1e9
+    assert module.retry_after("soon") == module.retry_after(None) == module.retry_after("-3") == 0.0
 
 
 def test_a_server_that_asks_for_an_hour_is_not_waited_for(server):
@@ -282,7 +282,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
     "chunks", [(), (b"HTTP/1.1 200",), (HEAD + b'{"scores": [{"val',), (b"not http at all\r\n\r\n",)]
 )
 def test_half_an_answer_is_no_answer(chunks, monkeypatch):
-    monkeypatch.setattr(module, "_FIRST_BACKOFF", 0.01)
+    monkeypatch.setattr(module, "FIRST_BACKOFF", 0.01)
     for scores in both(Client(raw_server(*chunks), retries=1, say=lambda _: None)):
         assert {s.status for s in scores} == {"error"}
         assert "cannot be reached or broke off" in scores[0].reason
@@ -302,7 +302,7 @@ def free_port():
 
 
 def test_nobody_there(monkeypatch):
-    monkeypatch.setattr(module, "_FIRST_BACKOFF", 0.01)
+    monkeypatch.setattr(module, "FIRST_BACKOFF", 0.01)
     url, said = f"http://127.0.0.1:{free_port()}", []
     scores = Client(url, retries=2, say=said.append).score(ROWS)
     assert {s.status for s in scores} == {"error"}
@@ -334,9 +334,9 @@ def test_waiting_ends_at_the_deadline(server):
 
 
 def test_pauses_grow_and_are_drawn_at_random(monkeypatch):
-    monkeypatch.setattr(module, "_FIRST_BACKOFF", 0.5)
-    attempts = module._Attempts(Client("http://h", retries=100))
-    pauses = [attempts.pause(module._Failure("busy", again=True)) for _ in range(60)]
+    monkeypatch.setattr(module, "FIRST_BACKOFF", 0.5)
+    attempts = module.Attempts(module.Patience(100, "mask", 1.0))
+    pauses = [attempts.pause(module.Failure("busy", again=True)) for _ in range(60)]
     for number, pause in enumerate(pauses):
         highest = min(30.0, 0.5 * 2**number)
         assert 0.1 * highest <= pause <= highest

@@ -82,7 +82,7 @@ class Observation:
     """What is known after a step.
 
     step      number of the step, rising from observation to observation
-    kl        nats per sequence between policy and reference, on the step's samples
+    kl        nats per sequence between policy and reference, on the step's samples; NaN when not known
     proxy     mean reward of the step, KL not included
     held_out  held-out or gold scores of a random part of the step's samples; may be empty, NaN was not scored
     proxies   rewards of the same samples, in the same order
@@ -184,7 +184,7 @@ class Monitor:
 
     def _judge(self) -> Verdict:
         step = int(self._rows[-1]["step"])
-        scored = [row for row in self._rows if row["n"] > 0]
+        scored, has_kl = _scored(self._rows)
         shifts = far_signals(self._rows, self.settings.far)
         if len(scored) < 2:
             status: Status = "warn" if shifts else "ok"
@@ -200,7 +200,7 @@ class Monitor:
         self._note(status, step, reason)
         if self._stopped_at is not None:
             status, reason = "stop", self._stop_reason
-        fit = fit_steps(looks.n, looks.kl, looks.mean)
+        fit = fit_steps(looks.n, looks.kl, looks.mean) if has_kl else None
         return Verdict(
             status=status,
             reason=reason,
@@ -311,6 +311,15 @@ def start_of(n: Floats, mean: Floats) -> float:
     return float((n[:STARTING] * mean[:STARTING]).sum() / n[:STARTING].sum())
 
 
+def _scored(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], bool]:
+    """Steps with held-out scores, and whether their KL is known. Where it is known at some, the others are passed over; where
+    it is known at none, the number of the step stands in for it: the policy is taken to move on with every step.
+    """
+    scored = [row for row in rows if row["n"] > 0]
+    known = [row for row in scored if math.isfinite(row["kl"])]
+    return (known, True) if known else ([{**row, "kl": float(i)} for i, row in enumerate(scored)], False)
+
+
 def _looks(scored: Sequence[Mapping[str, Any]]) -> Looks:
     names = ("n", "mean", "within", "proxy", "kl", "groups", "cross", "square")
     return Looks(**{name: np.array([row[name] for row in scored], dtype=np.float64) for name in names})
@@ -330,7 +339,7 @@ def _row(seen: Observation) -> dict[str, Any]:
         raise ConfigError(
             f"step {seen.step}: held_out, proxies and prompts differ in length; give one of each per sample"
         )
-    is_usable = np.isfinite(held_out) & math.isfinite(seen.proxy) & math.isfinite(seen.kl)
+    is_usable = np.isfinite(held_out) & math.isfinite(seen.proxy)
     groups, cross, square = 0, 0.0, 0.0
     if prompts is not None and len(proxies):
         is_paired = is_usable & np.isfinite(proxies)

@@ -37,9 +37,11 @@ class Novelty:
 
     def distance(self, features: Floats) -> float:
         """Mean squared distance of answers (n, width) over that of training answers: 1 is like them, 4 twice as far."""
-        known = features[np.isfinite(features).all(1)].astype(np.float64) - self.mean
-        return (
-            float(np.einsum("ni,ij,nj->n", known, self.precision, known).mean() / self.typical)
-            if len(known)
-            else np.nan
-        )
+        found = self.distances(features)
+        known = found[np.isfinite(found)]
+        return float(known.mean()) if len(known) else np.nan
+
+    def distances(self, features: Floats) -> Floats:
+        """The same of each answer, (n,); NaN where its features hold NaN."""
+        centred = features.astype(np.float64) - self.mean
+        return np.asarray(np.einsum("ni,ij,nj->n", centred, self.precision, centred) / self.typical)

@@ -73,16 +73,20 @@ details summary { cursor: pointer; color: var(--muted); font-size: 13px; margin-
 """
 
 
-def document(title: str, body: Iterable[Html]) -> str:
-    """A whole page. The policy line makes the promise binding: a browser will fetch and run nothing."""
+def document(title: str, body: Iterable[Html], style: str = "", refresh: int = 0) -> str:
+    """A whole page. The policy line makes the promise binding: a browser will fetch and run nothing.
+
+    `style` is added to the common style; a page with `refresh` is loaded anew after so many seconds.
+    """
+    again = f'<meta http-equiv="refresh" content="{refresh}">\n' if refresh else ""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{escape(title)}</title>
-<style>{STYLE}</style>
+{again}<title>{escape(title)}</title>
+<style>{STYLE}{style}</style>
 </head>
 <body>
 <main>

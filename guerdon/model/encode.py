@@ -12,10 +12,11 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from hashlib import sha256
 from typing import Any, Literal, NamedTuple
 
-from guerdon.types import ConfigError, Conversation, DataError
+from guerdon.types import ROLES, ConfigError, Conversation, DataError
 
 Truncation = Literal["left", "right", "error"]
 
@@ -55,6 +56,50 @@ class Encoder:
             return []
         rows = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
         return [self._cut(row) for row in rows]
+
+    def texts(self, texts: Sequence[str]) -> list[Encoded]:
+        """Encode texts that a chat template has already rendered, special tokens written out.
+
+        What the template puts in front of every conversation (BOS) and behind it (the closing token, with the line break some
+        templates write after it) stands there exactly once afterwards, whether or not the text has it, or has it twice.
+        Raises DataError for a text that is empty, is not text, or is too long under `error`.
+        """
+        if not texts:
+            return []
+        for text in texts:
+            require_text(text)
+            if not text.strip():
+                raise DataError("the text is empty; an empty text has no score")
+        rows = self.tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        return [self._cut(self._framed(row)) for row in rows]
+
+    def ids(self, rows: Sequence[Sequence[int]]) -> list[Encoded]:
+        """Token ids as they are, cut to the context. Raises DataError when there are none, or too many under `error`."""
+        if not all(rows):
+            raise DataError("there are no token ids; an empty sequence has no score")
+        return [self._cut(list(row)) for row in rows]
+
+    @cached_property
+    def frame(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Ids that open every conversation (BOS, or none) and that close it: its last special token and what follows."""
+        ids = self.tokenizer(_render_probe(self.tokenizer), add_special_tokens=False)["input_ids"]
+        special = special_ids(self.tokenizer)
+        opening = ids[:1] if ids[0] in (self.tokenizer.bos_token_id, self.tokenizer.cls_token_id) else []
+        last = max((place for place, token in enumerate(ids) if token in special), default=len(ids))
+        return tuple(opening), tuple(ids[last:])
+
+    def _framed(self, ids: list[int]) -> list[int]:
+        opening, closing = self.frame
+        first = opening[0] if opening else self.tokenizer.bos_token_id
+        while ids and ids[0] == first and (not opening or ids[1:2] == [first]):
+            ids = ids[1:]
+        if opening and ids[:1] != [first]:
+            ids = [first, *ids]
+        size = len(closing)
+        while size and tuple(ids[-2 * size :]) == closing * 2:
+            ids = ids[:-size]
+        there = next((n for n in range(size, 0, -1) if tuple(ids[-n:]) == closing[:n]), 0)
+        return [*ids, *closing[there:]]
 
     def lengths(self, conversations: Sequence[Conversation]) -> list[int]:
         """Tokens of whole conversations before any cut. Raises DataError when the template refuses one."""
@@ -132,10 +177,13 @@ def _render_probe(tokenizer: Any) -> str:
 def _ends_on_special_token(tokenizer: Any) -> bool:
     """True if the rendered text, but for trailing white space, ends on a token that ordinary text cannot contain."""
     ids = tokenizer(_render_probe(tokenizer).rstrip(), add_special_tokens=False)["input_ids"]
-    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} | set(
-        tokenizer.all_special_ids
-    )
-    return bool(ids) and ids[-1] in special
+    return bool(ids) and ids[-1] in special_ids(tokenizer)
+
+
+def special_ids(tokenizer: Any) -> set[int]:
+    """Ids of the tokens that ordinary text cannot contain."""
+    added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return added | set(tokenizer.all_special_ids)
 
 
 def _plain_template(tokenizer: Any) -> str:
@@ -152,3 +200,25 @@ def _plain_template(tokenizer: Any) -> str:
 
 def _freeze_date(template: str) -> str:
     return re.sub(r"strftime_now\([^()]*\)", repr(_FROZEN_DATE), template)
+
+
+def require_conversations(conversations: Sequence[Conversation]) -> Sequence[Conversation]:
+    """The conversations, if each is a non-empty list of messages with a known role and a text. Raises DataError."""
+    for conversation in conversations:
+        if isinstance(conversation, (str, dict)) or not conversation:
+            raise DataError("a conversation is a non-empty list of {'role', 'content'} messages")
+        for message in conversation:
+            if not isinstance(message, dict) or not all(isinstance(message.get(k), str) for k in ("role", "content")):
+                raise DataError(f"a message needs a text 'role' and a text 'content', got {str(message)[:80]!r}")
+            if message["role"] not in ROLES:
+                raise DataError(f"there is no role {message['role'][:40]!r}; write one of {', '.join(ROLES)}")
+            require_text(message["content"], "a message")
+    return conversations
+
+
+def require_text(text: str, what: str = "a text") -> None:
+    """Raise DataError for half of a surrogate pair, which no tokenizer can read."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{what} holds half of a surrogate pair, which is no text; repair its encoding") from None

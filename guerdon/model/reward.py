@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,12 +24,13 @@ from guerdon.aggregate import combine, parse_rule
 from guerdon.files import replacing_folder
 from guerdon.model import members
 from guerdon.model.contract import GOLDEN_CONVERSATIONS, Contract, GoldenRow, verify
-from guerdon.model.encode import Encoded, Encoder, Truncation, template_hash
+from guerdon.model.encode import Encoded, Encoder, Truncation, require_conversations, template_hash
 from guerdon.model.head import find_head, head_inputs, head_width, keep_head_in_fp32
 from guerdon.model.load import fit_to_tokenizer, load_encoder, load_net, require_positions, resolve
-from guerdon.model.tree import Ids, Row, Tree, padded_rows, tree_rows
+from guerdon.model.ready import Ready, gathered
+from guerdon.model.tree import Ids, Row, Tree, grow_trees, padded_rows, tree_rows
 from guerdon.model.trunk import Trunk
-from guerdon.types import ROLES, ConfigError, ContractError, Conversation, DataError, Score
+from guerdon.types import ConfigError, ContractError, Conversation, DataError, Score
 
 logger = logging.getLogger("guerdon")
 
@@ -146,13 +147,13 @@ class RewardModel(nn.Module):
             text += f" {self.rule}"
         return sha256(text.encode()).hexdigest()[:16]
 
-    def rows(self, trees: Sequence[Tree], tokens: int) -> list[Row]:
-        """Lay trees out for `forward`, in rows of about `tokens` tokens: packed trees, or padded where sharing is
-        inexact.
+    def rows(self, trees: Sequence[Tree], tokens: int, *, tight: bool = False) -> list[Row]:
+        """Lay trees out for `forward`, in rows of about `tokens` tokens: packed trees, or padded where sharing is inexact;
+        `tight` makes more padded rows, with less padding.
         """
         if self.shares_prefix:
             return list(tree_rows(trees, tokens, pad_to=128 if self.trunk.uses_flex else 1))
-        return list(padded_rows(trees, tokens, self.encoder.tokenizer.pad_token_id))
+        return list(padded_rows(trees, tokens, self.encoder.tokenizer.pad_token_id, 256 if tight else None))
 
     def forward(self, row: Row) -> Tensor:
         """Rewards of the completions of one row, (n,) float32, in the order of `row.origin`; differentiable. (n, M) from
@@ -170,12 +171,18 @@ class RewardModel(nn.Module):
         """Rewards of whole conversations (each a list of {"role", "content"}), in order.
 
         A conversation that cannot be scored comes back as a `Score` with status `error` and a reason, never as a
-        number. Consecutive or not, conversations that differ in their last message only are computed as one prompt
-        tree. `tokens_per_row` trades memory for speed and changes no score. `forward` stands in for this model's own
+        number. Consecutive or not, conversations whose tokens start alike are computed as one prompt tree. `tokens_per_row` trades memory for speed and changes no score. `forward` stands in for this model's own
         computation while it is wrapped for mixed precision or several devices.
         """
-        items, rewards = self._compute(conversations, forward or self.trunk, tokens_per_row)
-        return [item if isinstance(item, Score) else self._score(rewards[item.ids], item) for item in items]
+        return self._finish(self.encode(conversations), forward or self.trunk, tokens_per_row)
+
+    def score_texts(self, texts: Sequence[str], *, tokens_per_row: int | None = None) -> list[Score]:
+        """Rewards of conversations that a chat template has already rendered; see `Encoder.texts` for what is put right."""
+        return self._finish(self.encode_texts(texts), self.trunk, tokens_per_row)
+
+    def score_ids(self, rows: Sequence[Sequence[int]], *, tokens_per_row: int | None = None) -> list[Score]:
+        """Rewards of token sequences, taken as they are; one that is longer than the context is cut."""
+        return self._finish(self.encode_ids(rows), self.trunk, tokens_per_row)
 
     def features(
         self, conversations: Sequence[Conversation], *, tokens_per_row: int | None = None
@@ -191,22 +198,78 @@ class RewardModel(nn.Module):
         self, conversations: Sequence[Conversation], *, tokens_per_row: int | None = None
     ) -> tuple[list[Score], NDArray[np.float32]]:
         """What `score` and `features` give, in one pass."""
+        items = self.encode(conversations)
+        scores, states = gathered(self.stream(items, features=True, tokens_per_row=tokens_per_row), len(items))
+        return scores, np.zeros((0, head_width(self.net)), dtype=np.float32) if states is None else states
+
+    def encode(self, conversations: Sequence[Conversation]) -> list[Encoded | Score]:
+        """Token ids of each conversation as it is scored, or a `Score` of status `error` that says why there are none."""
+        if isinstance(conversations, (str, dict)) or any(isinstance(c, (str, dict)) for c in conversations):
+            raise DataError(
+                "score takes a list of conversations, each a list of messages; put brackets around a single one"
+            )
+        return _each(lambda rows: self.encoder(require_conversations(rows)), conversations)
+
+    def encode_texts(self, texts: Sequence[str]) -> list[Encoded | Score]:
+        """The same for texts that a chat template has already rendered."""
+        return _each(self.encoder.texts, texts)
+
+    def encode_ids(self, rows: Sequence[Sequence[int]]) -> list[Encoded | Score]:
+        """The same for token ids; those that the model has no embedding for are refused."""
+        size = self.net.get_input_embeddings().num_embeddings  # type: ignore[operator]
+
+        def checked(rows: Sequence[Sequence[int]]) -> list[Encoded]:
+            if not all(isinstance(i, int) and 0 <= i < size for row in rows for i in row):
+                raise DataError(f"token ids must be whole numbers from 0 to {size - 1}, as the model's tokenizer gives")
+            return self.encoder.ids(rows)
+
+        return _each(checked, rows)
+
+    def score_encoded(self, items: Sequence[Encoded | Score], *, tokens_per_row: int | None = None) -> list[Score]:
+        """Rewards of what `encode`, `encode_texts` and `encode_ids` gave, in any mixture, in order."""
+        return self._finish(items, self.trunk, tokens_per_row)
+
+    def stream(
+        self,
+        items: Sequence[Encoded | Score],
+        *,
+        features: bool = False,
+        tokens_per_row: int | None = None,
+        forward: Callable[[Row], Tensor] | None = None,
+    ) -> Iterator[Ready]:
+        """The same, row by row as they are finished, with `features` where they are asked for.
+
+        Equal sequences are computed once, so what they get is equal to the last bit.
+        """
+        places: dict[Ids, list[int]] = {}
+        for place, item in enumerate(items):
+            if isinstance(item, Encoded):
+                places.setdefault(item.ids, []).append(place)
+        width = head_width(self.net) if features else 0
+        refused = [place for place, item in enumerate(items) if isinstance(item, Score)]
+        if refused:
+            missing = np.full((len(refused), width), np.nan, dtype=np.float32) if features else None
+            yield Ready(refused, [item for item in items if isinstance(item, Score)], missing, 0)
+        budget = tokens_per_row or (2048 if self.device.type == "cpu" else 8192)
+        trees = grow_trees(places, budget) if self.shares_prefix else [(ids,) for ids in places]
+        compute = self._with_states if features else forward or self.trunk
+        training = self.training
+        self.eval()
+        for row in self.rows(trees, budget, tight=self.device.type == "cpu"):  # there a row costs little by itself
+            with torch.inference_mode():
+                values = compute(row.to(self.device)).float().cpu().reshape(len(row.origin), -1)
+            which = [(n, place) for n, (tree, k) in enumerate(row.origin) for place in places[trees[tree][k]]]
+            rewards = values[:, : values.shape[1] - width].tolist()
+            scores = [self._score(rewards[n], items[place]) for n, place in which]  # type: ignore[arg-type]
+            states = values[[n for n, _ in which], values.shape[1] - width :].numpy() if features else None
+            yield Ready([place for _, place in which], scores, states, row.tokens)
+        self.train(training)
+
+    def _with_states(self, row: Row) -> Tensor:
+        """Rewards and what the head read for them, side by side: (n, M + width)."""
         with head_inputs(self.net) as states:
-
-            def forward(row: Row) -> Tensor:
-                rewards = self.trunk(row).reshape(len(row.origin), -1)
-                return torch.cat([rewards, states(rewards)], dim=1)
-
-            items, found = self._compute(conversations, forward, tokens_per_row)
-        scores: list[Score] = []
-        features = np.full((len(items), head_width(self.net)), np.nan, dtype=np.float32)
-        for number, item in enumerate(items):
-            if isinstance(item, Score):
-                scores.append(item)
-            else:
-                scores.append(self._score(found[item.ids][: self.members], item))
-                features[number] = found[item.ids][self.members :].numpy()
-        return scores, features
+            rewards = self.trunk(row).reshape(len(row.origin), -1)
+            return torch.cat([rewards, states(rewards)], dim=1)
 
     def save(self, folder: str | Path, center_on: Sequence[Conversation] = ()) -> None:
         """Write a plain transformers checkpoint with tokenizer and contract; LoRA weights are merged in.
@@ -248,61 +311,10 @@ class RewardModel(nn.Module):
             self.encoder.tokenizer.save_pretrained(staging)
             contract.write(staging)
 
-    def _compute(
-        self, conversations: Sequence[Conversation], forward: Callable[[Row], Tensor], tokens_per_row: int | None
-    ) -> tuple[list[Encoded | Score], dict[Ids, Tensor]]:
-        """Each conversation encoded or refused, and what `forward` makes of every different token sequence, on the CPU.
-
-        Equal conversations are computed once, so what they get is equal to the last bit.
-        """
-        if isinstance(conversations, (str, dict)) or any(isinstance(c, (str, dict)) for c in conversations):
-            raise DataError(
-                "score takes a list of conversations, each a list of messages; put brackets around a single one"
-            )
-        items = self._encode(conversations)
-        budget = tokens_per_row or (2048 if self.device.type == "cpu" else 8192)
-        trees = self._trees(conversations, items, budget)
-        found: dict[Ids, Tensor] = {}
-        training = self.training
-        self.eval()
-        with torch.inference_mode():
-            for row in self.rows(trees, budget):
-                values = forward(row.to(self.device)).float().cpu()
-                found.update((trees[tree][k], value) for (tree, k), value in zip(row.origin, values, strict=True))
-        self.train(training)
-        return items, found
-
-    def _encode(self, conversations: Sequence[Conversation]) -> list[Encoded | Score]:
-        """Encode in one batch; when something is refused, one by one, so that only the culprits fail."""
-        try:
-            return list(self.encoder(_checked(conversations)))
-        except DataError as error:
-            if len(conversations) == 1:
-                return [Score(float("nan"), "error", reason=str(error))]
-            return [self._encode([conversation])[0] for conversation in conversations]
-
-    def _trees(
-        self, conversations: Sequence[Conversation], items: Sequence[Encoded | Score], budget: int
-    ) -> list[Tree]:
-        """Prompt trees over the different token sequences: those with equal messages but the last hang together.
-
-        A tree is cut where its sequences, each counted whole, exceed the budget.
-        """
-        groups: dict[object, dict[Ids, None]] = {}
-        for conversation, item in zip(conversations, items, strict=True):
-            if isinstance(item, Encoded):
-                prompt = tuple((m["role"], m["content"]) for m in conversation[:-1]) if self.shares_prefix else item.ids
-                groups.setdefault(prompt, {})[item.ids] = None
-        trees: list[list[Ids]] = []
-        for group in groups.values():
-            room = 0
-            for ids in group:
-                if room < len(ids):
-                    trees.append([])
-                    room = budget
-                trees[-1].append(ids)
-                room -= len(ids)
-        return [tuple(tree) for tree in trees]
+    def _finish(
+        self, items: Sequence[Encoded | Score], forward: Callable[[Row], Tensor], tokens_per_row: int | None
+    ) -> list[Score]:
+        return gathered(self.stream(items, tokens_per_row=tokens_per_row, forward=forward), len(items))[0]
 
     def _offsets(self, conversations: Sequence[Conversation]) -> Tensor:
         """What to add to each member, (M,), so that all have one mean reward over the conversations; sums to 0."""
@@ -312,16 +324,16 @@ class RewardModel(nn.Module):
         mean = torch.tensor(rows, dtype=torch.float64).mean(0)
         return mean.mean() - mean
 
-    def _score(self, rewards: Tensor, item: Encoded) -> Score:
+    def _score(self, rewards: Sequence[float], item: Encoded) -> Score:
         scale, offset = (self.contract.scale, self.contract.offset) if self.contract else (1.0, 0.0)
-        values = tuple(scale * reward + offset for reward in rewards.reshape(-1).tolist())
+        values = tuple(scale * reward + offset for reward in rewards)
         if len(values) == 1:
             return Score(values[0], "ok", len(item.ids), item.truncated)
         return Score(float(combine(np.array(values), self.rule)), "ok", len(item.ids), item.truncated, members=values)
 
     def _draw_up_contract(self) -> Contract:
         """The contract of the model as it stands, golden rows scored now."""
-        items = self._encode(GOLDEN_CONVERSATIONS)
+        items = self.encode(GOLDEN_CONVERSATIONS)
         probes = [c for c, item in zip(GOLDEN_CONVERSATIONS, items, strict=True) if isinstance(item, Encoded)]
         if not probes:
             raise ConfigError(
@@ -368,19 +380,11 @@ class RewardModel(nn.Module):
         logger.debug("%s: %d golden rows agree within %.1e", where, len(contract.golden), worst)
 
 
-def _checked(conversations: Sequence[Conversation]) -> Sequence[Conversation]:
-    for conversation in conversations:
-        if isinstance(conversation, (str, dict)) or not conversation:
-            raise DataError("a conversation is a non-empty list of {'role', 'content'} messages")
-        for message in conversation:
-            if not isinstance(message, dict) or not all(isinstance(message.get(k), str) for k in ("role", "content")):
-                raise DataError(f"a message needs a text 'role' and a text 'content', got {str(message)[:80]!r}")
-            if message["role"] not in ROLES:
-                raise DataError(f"there is no role {message['role'][:40]!r}; write one of {', '.join(ROLES)}")
-            try:
-                message["content"].encode()
-            except UnicodeEncodeError:
-                raise DataError(
-                    "a message holds half of a surrogate pair, which is no text; repair its encoding"
-                ) from None
-    return conversations
+def _each(encode: Callable[[Sequence[Any]], list[Encoded]], things: Sequence[Any]) -> list[Encoded | Score]:
+    """Encode in one batch; when something is refused, one by one, so that only the culprits fail."""
+    try:
+        return list(encode(things))
+    except DataError as error:
+        if len(things) == 1:
+            return [Score(float("nan"), "error", reason=str(error))]
+        return [_each(encode, [thing])[0] for thing in things]

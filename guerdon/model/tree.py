@@ -15,8 +15,9 @@ that little is padded.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -87,6 +88,59 @@ def tree_tokens(tree: Tree) -> int:
     return prefix + sum(len(ids) - prefix for ids in tree)
 
 
+def common_prefix(a: Ids, b: Ids) -> int:
+    """Length in tokens of the prefix that two sequences share."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:  # comparing slices is done in C; stepping through the ids is not
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if a[low:middle] == b[low:middle] else (low, middle - 1)
+    return low
+
+
+def grow_trees(sequences: Collection[Ids], budget: int) -> list[Tree]:
+    """Trees over different sequences, divided so that about as many tokens as possible are computed once.
+
+    In sorted order, what starts alike stands together. A stretch becomes one tree when that saves more than the best
+    division of its two parts at the place where they have least in common; a tree is cut where it would exceed `budget`.
+    """
+    order = sorted(sequences)
+    shared = [common_prefix(a, b) for a, b in pairwise(order)]
+    trees: list[Tree] = []
+    for start, stop in _stretches(shared, 0, len(order)) if order else ():
+        tree: list[Ids] = []
+        room = budget
+        prefix = min(shared[start : stop - 1], default=0)
+        for ids in order[start:stop]:
+            cost = len(ids) - prefix if tree else len(ids)
+            if tree and cost > room:
+                trees.append(tuple(tree))
+                tree, room, cost = [], budget, len(ids)
+            tree.append(ids)
+            room -= cost
+        trees.append(tuple(tree))
+    return trees
+
+
+def _stretches(shared: Sequence[int], first: int, last: int) -> list[tuple[int, int]]:
+    """Stretches (start, stop) of the best division, in order; shared[i] is what sequences i and i + 1 have in common."""
+    best: list[
+        tuple[int, int, int, list[tuple[int, int]]]
+    ] = []  # start, least in common with the next, saved, division
+    for index in range(first, last):
+        start, saved, division = index, 0, [(index, index + 1)]
+        follows = shared[index] if index + 1 < last else -1
+        while best and best[-1][1] >= follows:
+            left_start, least, left_saved, left_division = best.pop()
+            whole = (index - left_start) * least
+            if whole > left_saved + saved:
+                saved, division = whole, [(left_start, index + 1)]
+            else:
+                saved, division = left_saved + saved, left_division + division
+            start = left_start
+        best.append((start, follows, saved, division))
+    return best[0][3]
+
+
 def pack(sizes: Sequence[int], budget: int) -> list[list[int]]:
     """First-fit decreasing: indices of `sizes` grouped so that each group sums to at most `budget`.
 
@@ -146,21 +200,25 @@ def _lay_out(members: Sequence[tuple[int, Tree]], pad_to: int) -> TreeRow:
     )
 
 
-def padded_rows(trees: Sequence[Tree], budget: int, pad_id: int) -> list[PaddedRow]:
+def padded_rows(trees: Sequence[Tree], budget: int, pad_id: int, least: int | None = None) -> list[PaddedRow]:
     """Lay every completion out in full, shortest first, in blocks of at most `budget` tokens, padding counted.
 
-    A tree is never divided: its pairs need all its scores in one block.
+    A tree is never divided: its pairs need all its scores in one block. A block of `least` tokens or more is closed before
+    its padding would exceed a sixteenth of it; by default only when it is full.
     """
     order = sorted(range(len(trees)), key=lambda i: (max(map(len, trees[i])), i))
     blocks: list[list[int]] = []
-    rows = 0
+    rows = real = size = 0
     for index in order:
-        longest = max(map(len, trees[index]))
-        if not blocks or (rows + len(trees[index])) * longest > budget:
+        tokens = sum(map(len, trees[index]))
+        grown = (rows + len(trees[index])) * max(map(len, trees[index]))
+        loose = least is not None and size >= least and 16 * (grown - real - tokens) > grown
+        if not blocks or grown > budget or loose:
             blocks.append([])
-            rows = 0
+            rows = real = 0
+            grown = len(trees[index]) * max(map(len, trees[index]))
         blocks[-1].append(index)
-        rows += len(trees[index])
+        rows, real, size = rows + len(trees[index]), real + tokens, grown
     return [_pad([(i, k, ids) for i in block for k, ids in enumerate(trees[i])], pad_id) for block in blocks]
 
 

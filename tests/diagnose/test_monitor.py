@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -135,6 +136,17 @@ def test_smooth_by_hand():
     assert smooth(looks_of(n=[3, 3], mean=[2, 2]), 1e6)[1] == pytest.approx([6, 6])
 
 
+@pytest.mark.parametrize(("count", "width"), [(1, 2.0), (5, 2.0), (400, 8.0), (3, 50.0)])
+def test_smooth_is_the_whole_kernel_to_rounding(count, width):
+    rng = np.random.default_rng(count)
+    looks = looks_of(n=rng.integers(1, 60, count), mean=rng.normal(size=count))
+    at = np.arange(count)
+    weight = np.exp(-0.5 * ((at[:, None] - at[None]) / width) ** 2) * looks.n
+    curve, support = smooth(looks, width)
+    assert curve == pytest.approx((weight @ looks.mean) / weight.sum(1), abs=1e-12)
+    assert support == pytest.approx(weight.sum(1) ** 2 / (weight**2 / looks.n).sum(1))
+
+
 def test_best_look_is_the_earliest_that_is_as_good():
     curve, error = np.array([0.0, 0.9, 1.0, 0.5]), np.full(4, 0.3)
     assert best_look(curve, error, 0.0) == 2
@@ -201,6 +213,23 @@ def test_a_run_whose_held_out_falls_is_stopped(seed):
 def test_a_run_that_levels_off_with_its_proxy_is_not(seed, monkeypatch):
     monkeypatch.setitem(globals(), "shape_of_proxy", level)
     assert all(one.status != "stop" for one in verdicts(Monitor(Settings(steps=120)), run_of(level, seed)))
+
+
+def test_without_kl_a_fall_is_seen_and_no_curve_is_fitted():
+    run = [replace(one, kl=math.nan) for one in run_of(hump)]
+    last = verdicts(Monitor(Settings(steps=120)), run)[-1]
+    with_kl = verdicts(Monitor(Settings(steps=120)), run_of(hump))[-1]
+    assert (last.status, last.stopped_at) == (with_kl.status, with_kl.stopped_at)  # its KL rises with every step
+    assert (last.fit, last.peak_kl) == (None, None)
+    assert with_kl.fit is not None
+
+
+def test_steps_without_kl_are_passed_over_where_others_have_it():
+    run = list(run_of(hump))
+    holes = [replace(one, kl=math.nan if i % 3 == 0 else one.kl) for i, one in enumerate(run)]
+    kept = [one for i, one in enumerate(run) if i % 3]
+    a, b = (verdicts(Monitor(Settings(steps=120)), part)[-1] for part in (holes, kept))
+    assert (a.status, a.evidence, a.best_step) == (b.status, b.evidence, b.best_step)
 
 
 def test_stop_stays_with_its_reason():

@@ -135,7 +135,7 @@ def test_a_server_that_is_back_takes_the_run_on(world, tmp_path, server):
 
 
 def test_waiting_gives_the_run_of_a_healthy_server(world, tmp_path, server, monkeypatch):
-    monkeypatch.setattr("guerdon.client._FIRST_BACKOFF", 0.01)
+    monkeypatch.setattr("guerdon.client.retry.FIRST_BACKOFF", 0.01)
     server.mishap = lambda number: {2: "503", 3: "503", 5: "hang"}.get(number, "")
     said: list[str] = []
     waits = config_of(world, algorithm="grpo", output=str(tmp_path / "waits"), steps=3)
@@ -150,7 +150,7 @@ def test_waiting_gives_the_run_of_a_healthy_server(world, tmp_path, server, monk
 
 
 def test_waiting_in_vain_ends_the_run_with_a_sentence(world, tmp_path, server, monkeypatch):
-    monkeypatch.setattr("guerdon.client._FIRST_BACKOFF", 0.01)
+    monkeypatch.setattr("guerdon.client.retry.FIRST_BACKOFF", 0.01)
     server.mishap = lambda number: "503" if number > 1 else ""
     config = config_of(world, algorithm="grpo", output=str(tmp_path), steps=3)
     with pytest.raises(ScoringError, match="answered 503"):

@@ -1,0 +1,10 @@
+"""A reward server as a `Scorer`. `Client(url)` is in `http.py`, what it makes of a reply in `reply.py`, when it asks again in
+`retry.py`.
+"""
+
+from __future__ import annotations
+
+from guerdon.client.http import Client
+from guerdon.client.retry import OnFailure
+
+__all__ = ["Client", "OnFailure"]

@@ -1,0 +1,110 @@
+"""The web application: native routes, dialects under their prefixes and one of them at the root, behind one door."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount, Route
+
+from guerdon import __version__
+from guerdon.serve import native, replies, schemas
+from guerdon.serve.call import Refused
+from guerdon.serve.door import Door, Refuse, refusal
+from guerdon.serve.keys import KeyRing
+from guerdon.serve.service import Service
+from guerdon.types import ConfigError
+
+# One file each in serve/dialects/; `nemo_gym` is mounted at /nemo-gym.
+DIALECTS = ("vllm", "sglang", "tei", "jina", "infinity", "openrlhf", "slime", "nemo_gym", "kserve")
+_ABOUT = (
+    "Rewards of conversations from frozen, checked reward models. Each score says how it came about; none is invented."
+)
+
+
+def create_app(
+    service: Service, dialect: str | None = None, keys: KeyRing | None = None, routes: list[BaseRoute] | None = None
+) -> FastAPI:
+    """The application around a service.
+
+    dialect  the one that also answers at the root, where the native API has no route of its own
+    keys     every route asks for one of them; None: no route does
+    routes   further routes, of the watched runs
+    """
+    name = None if dialect is None else dialect.replace("-", "_")
+    if name is not None and name not in DIALECTS:
+        raise ConfigError(f"--dialect {dialect}: is not known; choose one of {', '.join(DIALECTS)}")
+    found = {one: module for one in DIALECTS if (module := _dialect(one)) is not None}
+    app = FastAPI(title="Guerdon", version=__version__, description=_ABOUT, exception_handlers=_HANDLERS)
+    app.include_router(native.router(service, list(found)))
+    app.router.routes.extend(routes or [])
+    envelopes: dict[str, Refuse] = {}
+    for one, module in found.items():
+        prefix = "/" + one.replace("_", "-")
+        app.router.routes.extend(_mounted(prefix, module.routes(service)))
+        envelopes[prefix] = module.refuse
+    if name is not None and name in found:
+        own = {getattr(route, "path", "") for route in app.routes}
+        at_root = [route for route in found[name].routes(service) if route.path not in own]
+        app.router.routes.extend(at_root)
+        envelopes |= {route.path: found[name].refuse for route in at_root}
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    app.add_middleware(Door, service=service, keys=keys, refuse=refusal(envelopes, replies.refuse))
+    return app
+
+
+def _mounted(prefix: str, routes: list[BaseRoute]) -> list[BaseRoute]:
+    """The routes under a prefix. One at `/` answers at the bare prefix too, without sending its caller on."""
+    bare = [route for route in routes if isinstance(route, Route) and route.path == "/"]
+    return [
+        *(Route(prefix, route.endpoint, methods=list(route.methods or ())) for route in bare),
+        Mount(prefix, routes=routes),
+    ]
+
+
+def _dialect(name: str) -> Any:
+    """The module of a dialect; None where this release does not have it."""
+    if importlib.util.find_spec("guerdon.serve.dialects") is None:
+        return None
+    path = f"guerdon.serve.dialects.{name}"
+    return importlib.import_module(path) if importlib.util.find_spec(path) else None
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document, with the bodies that are read by hand."""
+    if app.openapi_schema is None:
+        found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        bodies = (schemas.ScoreRequest, schemas.BestOfNRequest, schemas.SwapRequest)
+        _, more = models_json_schema(
+            [(body, "validation") for body in bodies], ref_template="#/components/schemas/{model}"
+        )
+        found["components"]["schemas"].update(more["$defs"])
+        found["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        found["security"] = [{"key": []}]
+        app.openapi_schema = found
+    return app.openapi_schema
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """404 and 405 of the router, in the native envelope."""
+    assert isinstance(error, HTTPException)
+    words = {404: f"there is nothing at {request.scope['path'][:200]}; see /docs", 405: "this route has another method"}
+    refused = Refused(error.status_code, words.get(error.status_code, str(error.detail)), kind="route")
+    response = replies.refuse(refused, request.scope.get("guerdon.id", ""))
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _failure(request: Request, error: Exception) -> Response:
+    """500: our own mistake. The traceback goes to the log, and the request's id says where."""
+    refused = Refused(500, "the server made a mistake; its log has the traceback under this request id", kind="failure")
+    return replies.refuse(refused, request.scope.get("guerdon.id", ""))
+
+
+_HANDLERS: dict[Any, Any] = {HTTPException: _http_error, Exception: _failure}

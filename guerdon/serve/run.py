@@ -1,0 +1,173 @@
+"""The process: a listening socket, signals, and an end that leaves nobody without an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from guerdon.serve.service import Service
+
+logger = logging.getLogger("guerdon.serve")
+
+
+class Server(uvicorn.Server):
+    """uvicorn, with an end of our own: after SIGTERM or SIGINT new requests are refused with 503 while those under way are
+    finished, for at most `drain_seconds`; then the process ends with status 0.
+    """
+
+    def __init__(self, config: uvicorn.Config, service: Service, say: Callable[[str], None]) -> None:
+        super().__init__(config)
+        self.service, self.say = service, say
+        self._drain: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            port = self.servers[0].sockets[0].getsockname()[1]
+            scheme = "https" if self.config.is_ssl else "http"
+            host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+            self.say(f"serving {', '.join(self.service.names)} at {scheme}://{host}:{port}")
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals begin the end; a second one makes it at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(sign, self.stop)
+        try:
+            yield
+        finally:
+            for sign in (signal.SIGTERM, signal.SIGINT):
+                with suppress(RuntimeError):
+                    loop.remove_signal_handler(sign)
+
+    def stop(self) -> None:
+        """Refuse what comes, finish what is here, end. A second call ends at once."""
+        if self._drain is not None:
+            self.force_exit = self.should_exit = True
+            return
+        self.service.is_draining = True
+        self._drain = asyncio.ensure_future(self._drained())
+
+    async def _drained(self) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self.service.config.drain_seconds
+        while self.server_state.tasks and loop.time() < until:
+            await asyncio.sleep(0.05)
+        self.should_exit = True
+
+
+class Protocol(HttpToolsProtocol):
+    """Closes a connection whose request head does not come whole in time, or is too large; uvicorn alone would wait for ever
+    and keep all of it.
+    """
+
+    head_seconds = 30.0
+    head_bytes = 65536
+
+    def connection_made(self, transport: Any) -> None:
+        self._head: asyncio.TimerHandle | None = None
+        self._size = 0
+        super().connection_made(transport)
+        self._begin()
+
+    def data_received(self, data: bytes) -> None:
+        if self._head is not None:
+            self._size += len(data)
+        super().data_received(data)
+        if self._head is not None and self._size > self.head_bytes and not self.transport.is_closing():
+            self.transport.write(
+                b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+            )
+            self.transport.close()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._begin()
+
+    def on_headers_complete(self) -> None:
+        self._end()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end()
+        super().connection_lost(exc)
+
+    def _begin(self) -> None:
+        self._end()
+        self._head = self.loop.call_later(self.head_seconds, self.transport.close)
+
+    def _end(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+        self._head, self._size = None, 0
+
+
+def serve(app: ASGIApp, service: Service, say: Callable[[str], None]) -> None:
+    """Answer requests until SIGTERM or SIGINT, then finish those under way."""
+    config = service.config
+    set_up_log()
+    sys.setswitchinterval(0.001)  # the scoring thread asks for the interpreter after every operation of the model
+    protocol: Any = type("Protocol", (Protocol,), {"head_seconds": config.body_seconds})
+    server = Server(
+        uvicorn.Config(
+            app,
+            host=config.host,
+            port=config.port,
+            http=protocol,
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_keep_alive=int(config.idle_seconds),
+            limit_concurrency=config.connections,
+            h11_max_incomplete_event_size=65536,
+            timeout_graceful_shutdown=5,
+            ssl_certfile=config.tls_cert,
+            ssl_keyfile=config.tls_key,
+        ),
+        service,
+        say,
+    )
+    try:
+        server.run()
+    finally:
+        service.close()
+    if not server.started:
+        raise SystemExit(1)
+
+
+def set_up_log() -> None:
+    """A JSON object a line on stderr, from us and from uvicorn."""
+    import json
+    import time
+
+    class Lines(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            if record.name == "guerdon.serve.requests":
+                return record.getMessage()
+            line = {"time": round(time.time(), 3), "level": record.levelname.lower(), "message": record.getMessage()}
+            if record.exc_info:
+                line["traceback"] = self.formatException(record.exc_info)
+            return json.dumps(line)
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(Lines())
+    for name, level in (("guerdon.serve", logging.INFO), ("uvicorn", logging.WARNING)):
+        log = logging.getLogger(name)
+        log.handlers, log.propagate = [handler], False
+        log.setLevel(level)

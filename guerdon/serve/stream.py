@@ -1,0 +1,133 @@
+"""Batches of any size in constant memory: a line of JSON in, a line of JSON out, in the order of completion.
+
+Lines are scored while others still arrive. Too much waiting slows the reading down instead of refusing. The last line says
+how many there were, so that a reply that broke off is not taken for a whole one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from guerdon.serve import replies
+from guerdon.serve.bodies import line_of
+from guerdon.serve.call import Call, Item, Refused
+from guerdon.serve.service import Measured, Service
+from guerdon.types import Score
+
+CHUNK = 64  # lines that are scored together
+_AT_ONCE = 16  # chunks under way
+_MOST_UNSENT = 100_000  # lines that wait for a client that sends and does not read
+_Line = tuple[int, Item, Any]
+
+
+class LineScores(Response):
+    """Reads lines and answers them at the same time."""
+
+    def __init__(self, service: Service, call: Call) -> None:
+        super().__init__(media_type="application/x-ndjson")
+        del self.headers["content-length"]
+        self.service, self.call = service, call
+        self.out: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.counts = {"ok": 0, "masked": 0, "error": 0}
+        self.problem: str | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        reading = asyncio.create_task(self._read(receive))
+        try:
+            while (part := await self.out.get()) is not None:
+                while not self.out.empty() and len(part) < 65536:
+                    more = self.out.get_nowait()
+                    if more is None:
+                        self.out.put_nowait(None)
+                        break
+                    part += more
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+            last: dict[str, Any] = {"done": self.problem is None, "lines": sum(self.counts.values())} | self.counts
+            last |= {"error": self.problem} if self.problem else {}
+            await send({"type": "http.response.body", "body": replies.dumps(last) + b"\n"})
+        finally:
+            reading.cancel()
+
+    async def _read(self, receive: Receive) -> None:
+        """Cut what arrives into lines and have them scored, a chunk at a time."""
+        gate, tasks, number = asyncio.Semaphore(_AT_ONCE), set[asyncio.Task[None]](), 0
+        try:
+            async for lines in self._lines(receive):
+                for start in range(0, len(lines), CHUNK):
+                    chunk: list[_Line] = []
+                    for raw in lines[start : start + CHUNK]:
+                        try:
+                            chunk.append((number, *line_of(raw)))
+                        except Refused as refused:
+                            self._put(number, None, {"status": "error", "value": None, "reason": refused.message})
+                        number += 1
+                    await gate.acquire()
+                    task = asyncio.create_task(self._score(chunk))
+                    tasks.add(task)
+                    task.add_done_callback(tasks.discard)
+                    task.add_done_callback(lambda _: gate.release())
+                while self.out.qsize() > _MOST_UNSENT:
+                    await asyncio.sleep(0.1)
+            await asyncio.gather(*tasks)
+        except Refused as refused:
+            self.problem = refused.message
+        except asyncio.CancelledError:
+            for task in tasks:
+                task.cancel()
+            raise
+        except Exception as error:
+            self.problem = f"the stream failed ({type(error).__name__})"
+            raise
+        finally:
+            self.out.put_nowait(None)
+
+    async def _lines(self, receive: Receive) -> Any:
+        """Whole lines, as many as have arrived. Raises Refused for a line that is too long, a pause that is, and a broken end."""
+        config, rest = self.service.config, b""
+        most = int(config.max_body * 1e6)
+        while True:
+            try:
+                async with asyncio.timeout(config.body_seconds):
+                    message = await receive()
+            except TimeoutError:
+                raise Refused(408, f"nothing came for {config.body_seconds:g} s", kind="slow") from None
+            if message["type"] == "http.disconnect":
+                raise Refused(400, "the request broke off", kind="gone")
+            *whole, rest = (rest + message.get("body", b"")).split(b"\n")
+            ended = not message.get("more_body", False)
+            found = [line for line in ([*whole, rest] if ended else whole) if line.strip()]
+            if len(rest) > most or any(len(line) > most for line in found):
+                raise Refused(413, f"a line is longer than {config.max_body:g} MB", kind="size")
+            if found:
+                yield found
+            if ended:
+                return
+
+    async def _score(self, chunk: Sequence[_Line]) -> None:
+        """Score some lines, however long they have to wait; what is too much at once is divided."""
+        try:
+            measured = await self.service.measure([item for _, item, _ in chunk], self.call)
+        except Refused as refused:
+            if refused.status == 429:
+                await asyncio.sleep(min(1.0, refused.retry_after or 0.1))
+                return await self._score(chunk)
+            if refused.status == 413 and len(chunk) > 1:
+                for half in (chunk[: len(chunk) // 2], chunk[len(chunk) // 2 :]):
+                    await self._score(half)
+                return None
+            failed = [Score(0, "error", reason=refused.message)] * len(chunk)
+            measured = Measured(failed, self.service.model(self.call.model))
+        for (number, _, id), row in zip(chunk, replies.rows(measured, measured.served.reference), strict=True):
+            self._put(number, id, row)
+        return None
+
+    def _put(self, number: int, id: Any, row: dict[str, Any]) -> None:
+        self.counts[row["status"]] += 1
+        name = {} if id is None else {"id": id}
+        self.out.put_nowait(replies.dumps({"index": number} | name | row) + b"\n")

@@ -1,0 +1,238 @@
+"""What every request passes: keys on every route, limits on size and time, ids, and callers that hang up."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import socket
+import time
+from contextlib import suppress
+
+import pytest
+from serving import Letters, client_of, listening, service_of, settled
+from starlette.routing import Mount
+
+from guerdon.serve.app import create_app
+from guerdon.serve.keys import KeyRing, add_key, read_keys, remove_key
+from guerdon.types import ConfigError
+
+
+@pytest.fixture
+def ring(tmp_path):
+    return add_key(tmp_path / "keys.json", "trainer"), KeyRing(tmp_path / "keys.json")
+
+
+def paths_of(routes, prefix: str = "") -> list[tuple[str, str]]:
+    found = []
+    for route in routes:
+        if isinstance(route, Mount):
+            found += paths_of(route.routes, prefix + route.path)
+        elif type(route).__name__ == "_IncludedRouter":
+            found += paths_of(route.original_router.routes, prefix)
+        else:
+            method = next(iter(sorted((getattr(route, "methods", None) or {"GET"}) - {"HEAD"})))
+            found.append((method, prefix + route.path.replace("{name}", "rm").replace("{model}", "rm")))
+    return found
+
+
+def test_every_route_asks_for_a_key(ring):
+    token, keys = ring
+    service = service_of(guesses=100_000)
+    app = create_app(service, "vllm", keys)
+    routes = paths_of(app.routes)
+    assert {"/v1/score", "/metrics", "/openapi.json", "/docs", "/health"} <= {path for _, path in routes}
+
+    async def go() -> None:
+        async with client_of(service, dialect="vllm", keys=keys) as client:
+            for method, path in [*routes, ("GET", "/nothing"), ("PUT", "/v1/score"), ("OPTIONS", "/v1/score")]:
+                for headers in ({}, {"Authorization": "Bearer grd_00000000_x"}, {"X-API-Key": token + "x"}):
+                    reply = await client.request(method, path, headers=headers)
+                    assert reply.status_code == 401, (method, path)
+            assert (await client.get("/metrics", headers={"Authorization": f"Bearer {token}"})).status_code == 200
+
+    asyncio.run(go())
+
+
+def test_a_key_may_come_in_any_of_the_usual_places(ring):
+    token, keys = ring
+    basic = base64.b64encode(f"user:{token}".encode()).decode()
+
+    async def go() -> None:
+        async with client_of(service_of(), keys=keys) as client:
+            for headers in (
+                {"Authorization": f"Bearer {token}"},
+                {"authorization": f"bearer  {token}"},
+                {"X-API-Key": token},
+                {"api-key": token},
+                {"Authorization": f"Basic {basic}"},
+            ):
+                assert (await client.get("/v1/models", headers=headers)).status_code == 200
+            for headers in ({"Authorization": token}, {"Authorization": "Basic !"}, {"X-API-Key": b"\xff"}):
+                reply = await client.get("/v1/models", headers=headers)
+                assert (reply.status_code, reply.headers["WWW-Authenticate"]) == (401, "Bearer")
+
+    asyncio.run(go())
+
+
+def test_keys_are_kept_as_hashes_and_can_be_taken_away(tmp_path):
+    path = tmp_path / "keys.json"
+    token = add_key(path, "a")
+    assert token.rpartition("_")[2] not in path.read_text()
+    assert path.stat().st_mode & 0o077 == 0
+    ring = KeyRing(path)
+    assert ring.find(token).name == "a"
+    for wrong in ("", token[:-1], token + "a", "grd_", "grd__", token.replace("grd", "sk"), token.swapcase()):
+        assert ring.find(wrong) is None
+    with pytest.raises(ConfigError, match="already"):
+        add_key(path, "a")
+    other = add_key(path, "b", admin=True)
+    ring._looked -= 2
+    assert ring.find(other).admin
+    remove_key(path, "a")
+    ring._looked -= 2
+    assert (ring.find(token), ring.known(token)) == (None, False)
+    assert [key.name for key in read_keys(path)] == ["b"]
+    path.write_text("{")
+    with pytest.raises(ConfigError, match="not a file of keys"):
+        read_keys(path)
+
+
+def test_guessing_is_slowed_down_and_stops_nobody_who_was_right(ring):
+    token, keys = ring
+
+    async def go() -> None:
+        async with client_of(service_of(guesses=20), keys=keys) as client:
+            right = {"Authorization": f"Bearer {token}"}
+            assert (await client.get("/ready", headers=right)).status_code == 200
+            found = [
+                await client.get("/ready", headers={"Authorization": f"Bearer grd_{i:08x}_guess"}) for i in range(100)
+            ]
+            assert [reply.status_code for reply in found] == [401] * 20 + [429] * 80
+            assert 0 < int(found[-1].headers["Retry-After"]) <= 60
+            assert (await client.get("/ready", headers=right)).status_code == 200
+
+    asyncio.run(go())
+
+
+def test_health_may_be_open(ring):
+    async def go() -> None:
+        async with client_of(service_of(open_health=True), keys=ring[1]) as client:
+            codes = [(await client.get(path)).status_code for path in ("/health", "/ready", "/metrics", "/health/")]
+            assert codes == [200, 200, 401, 401]
+
+    asyncio.run(go())
+
+
+def test_requests_have_ids():
+    async def go() -> None:
+        async with client_of(service_of()) as client:
+            mine = await client.post("/v1/score", content="{", headers={"X-Request-Id": "my-id"})
+            assert mine.headers["X-Request-Id"] == mine.json()["error"]["request"] == "my-id"
+            odd = await client.get("/health", headers={"X-Request-Id": "a b\t"})
+            assert odd.headers["X-Request-Id"] not in ("", "a b\t")
+
+    asyncio.run(go())
+
+
+def test_our_own_mistakes_are_500_with_an_id(monkeypatch):
+    async def go() -> None:
+        service = service_of()
+        monkeypatch.setattr(service, "measure", None)
+        import httpx2
+
+        transport = httpx2.ASGITransport(create_app(service), raise_app_exceptions=False)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+            reply = await client.post("/v1/score", json={"texts": ["a"]}, headers={"X-Request-Id": "q"})
+            assert (reply.status_code, reply.json()["error"]["request"]) == (500, "q")
+
+    asyncio.run(go())
+
+
+def exchange(port: int, sent: bytes, seconds: float = 10.0) -> bytes:
+    """Send bytes and read until the server closes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=seconds) as connection:
+        found = b""
+        with suppress(ConnectionResetError, BrokenPipeError):
+            connection.sendall(sent)
+            while part := connection.recv(65536):
+                found += part
+    return found
+
+
+def test_bodies_that_are_too_large_or_too_slow():
+    with listening(service_of(max_body=0.1, body_seconds=0.5), head_seconds=0.5) as (port, _):
+        head = b"POST /v1/score HTTP/1.1\r\nHost: x\r\n"
+        started = time.perf_counter()
+        large = exchange(port, head + b"Content-Length: 100000000\r\n\r\n" + b"x" * 5_000_000)
+        assert large.startswith(b"HTTP/1.1 413")
+        chunked = b"".join(b"%x\r\n%s\r\n" % (50_000, b"x" * 50_000) for _ in range(4)) + b"0\r\n\r\n"
+        assert exchange(port, head + b"Transfer-Encoding: chunked\r\n\r\n" + chunked).startswith(b"HTTP/1.1 413")
+        half = exchange(port, head + b"Content-Length: 100\r\n\r\n" + b'{"texts"')
+        assert half.startswith(b"HTTP/1.1 408")
+        assert b'"kind":"slow"' in half
+        assert exchange(port, b"POST /v1/sc") == b""  # no whole request: nobody to answer
+        assert exchange(port, b"\x00\x01nonsense\r\n\r\n").startswith(b"HTTP/1.1 400")
+        head = exchange(port, b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 200_000)
+        assert head == b"" or head.startswith(b"HTTP/1.1 431")  # a client that goes on sending may not see the answer
+        assert time.perf_counter() - started < 15
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/../metrics", "//metrics", "/%2e%2e/metrics", "/v1/score%00", "/metrics/", "/..;/metrics"]
+)
+def test_paths_lead_nowhere_by_tricks(ring, path):
+    with listening(service_of(), keys=ring[1]) as (port, _):
+        found = exchange(port, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        assert found.startswith(b"HTTP/1.1 401")
+
+
+def test_what_a_client_that_hung_up_had_waiting_is_not_scored():
+    model = Letters()
+    service = service_of(model)
+    with listening(service) as (port, _):
+
+        def ask(text: str) -> socket.socket:
+            body = json.dumps({"texts": [text]}).encode()
+            connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+            connection.sendall(b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            return connection
+
+        model.gate.clear()
+        first = ask("first")
+        asyncio.run(settled(lambda: len(model.batches) == 1))
+        gone = ask("gone")
+        asyncio.run(settled(lambda: service.loaded(None).queue.tokens > 0))
+        gone.close()
+        asyncio.run(settled(lambda: service.loaded(None).queue.tokens == 0))
+        model.gate.set()
+        assert first.recv(1000).startswith(b"HTTP/1.1 200")
+        first.close()
+        assert model.scored == ["first"]
+
+
+def test_a_stopping_server_finishes_and_refuses():
+    model = Letters()
+    service = service_of(model)
+    with listening(service) as (port, server):
+        import httpx2
+
+        base = f"http://127.0.0.1:{port}"
+        model.gate.clear()
+
+        async def go() -> None:
+            async with httpx2.AsyncClient(base_url=base, trust_env=False) as client:
+                under_way = asyncio.create_task(client.post("/v1/score", json={"texts": ["a"]}))
+                await settled(lambda: len(model.batches) == 1)
+                service.engine._loop.call_soon_threadsafe(server.stop)
+                await settled(lambda: service.is_draining)
+                refused = await client.post("/v1/score", json={"texts": ["b"]})
+                assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+                assert (await client.get("/ready")).status_code == 503
+                assert (await client.get("/health")).status_code == 200
+                model.gate.set()
+                assert (await under_way).status_code == 200
+                await settled(lambda: server.should_exit)
+
+        asyncio.run(go())
+    assert model.scored == ["a"]

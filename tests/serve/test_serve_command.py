@@ -1,0 +1,126 @@
+"""The command: what it refuses to start with, and a whole life of the process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import httpx2
+import pytest
+from conftest import chat
+
+from guerdon.cli import main
+from guerdon.model.reward import RewardModel
+from guerdon.serve.config import ServeConfig, from_yaml
+from guerdon.types import ConfigError
+
+
+@pytest.fixture(scope="module")
+def saved(make_backbone, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("serve")
+    model = RewardModel.load(make_backbone(folder / "base"))
+    model.new_modules = ()
+    model.save(folder / "rm" / "model")
+    return folder / "rm" / "model"
+
+
+def test_models_have_names():
+    config = ServeConfig(models=("a=/x/y", "runs/hh/model", "p,q", "org/name"))
+    assert config.named_models() == {"a": "/x/y", "hh": "runs/hh/model", "ensemble": "p,q", "name": "org/name"}
+    with pytest.raises(ConfigError, match="two models are called 'hh'"):
+        ServeConfig(models=("runs/hh/model", "hh=other"))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"host": "0.0.0.0"}, "make a key"),
+        ({"tls_cert": "x"}, "go together"),
+        ({"tls_cert": "x", "tls_key": "y"}, "no such file"),
+        ({"port": 70000}, "--port"),
+        ({"queue_tokens": 0}, "--queue-tokens must be greater than 0"),
+        ({"reward": "median"}, "not known"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_loaded(options, says):
+    with pytest.raises(ConfigError, match=says):
+        ServeConfig(**options)
+
+
+def test_a_yaml_file_holds_the_same_options(tmp_path):
+    (tmp_path / "serve.yaml").write_text("models: [a=x, b=y]\nqueue-tokens: 1000\nsharing: false\n")
+    config = from_yaml(tmp_path / "serve.yaml")
+    assert config == ServeConfig(models=("a=x", "b=y"), queue_tokens=1000, sharing=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "name one: guerdon serve MODEL"),
+        (["/nowhere"], "/nowhere: there is no such model folder"),
+        (["{base}"], "has no trained score head"),
+        (["{model}", "--dialect", "smalltalk"], "--dialect smalltalk: is not known"),
+        (["{model}", "--keys", "/nowhere.json"], "guerdon serve-key add"),
+        (["{model}", "--reward", "min"], "is a single reward model"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(saved, arguments, says, capsys):
+    names = {"model": str(saved), "base": str(saved.parents[1] / "base")}
+    with pytest.raises(SystemExit) as stopped:
+        main(["serve", *(argument.format(**names) for argument in arguments)])
+    assert stopped.value.code == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("guerdon:")]
+    assert says in line
+
+
+def test_a_model_that_does_not_score_as_its_contract_says_is_not_served(saved, tmp_path, capsys):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(saved, tmp_path / "changed")
+    weights = load_file(tmp_path / "changed" / "model.safetensors")
+    weights["score.weight"] *= 1.01
+    save_file(weights, tmp_path / "changed" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(SystemExit):
+        main(["serve", str(tmp_path / "changed")])
+    assert "the contract says" in capsys.readouterr().err
+
+
+def test_a_server_lives_and_ends(saved, tmp_path):
+    keys = tmp_path / "keys.json"
+    command = [sys.executable, "-m", "guerdon.cli"]
+    made = subprocess.run(
+        [*command, "serve-key", "add", "me", "--keys", keys], capture_output=True, text=True, check=True
+    )
+    token = made.stdout.strip()
+    process = subprocess.Popen(
+        [*command, "serve", f"rm={saved}", "--port", "0", "--keys", keys, "--device", "cpu"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("serving rm at http://127.0.0.1:")
+        url = line.split()[-1]
+        headers = {"Authorization": f"Bearer {token}", "X-Request-Id": "first"}
+        reply = httpx2.post(
+            f"{url}/v1/score", json={"conversations": [chat("a", "b")]}, headers=headers, trust_env=False
+        )
+        wanted = RewardModel.load(saved).score([chat("a", "b")])
+        assert [row["value"] for row in reply.json()["scores"]] == pytest.approx(wanted, abs=1e-6)
+        assert httpx2.get(f"{url}/metrics", trust_env=False).status_code == 401
+        started = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=20)
+        assert process.returncode == 0
+        assert time.monotonic() - started < 10
+        lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+        [first] = [line for line in lines if line.get("id") == "first"]
+        assert (first["path"], first["status"], first["key"], first["items"]) == ("/v1/score", 200, "me", 1)
+        assert token not in log
+    finally:
+        process.kill()
