@@ -18,7 +18,7 @@ from guerdon.types import ConfigError, DataError, Judgement
 from tests.data.study import judgements, said
 from tests.data.test_judgements import THREE, judged
 
-loose = settings(max_examples=80, suppress_health_check=list(HealthCheck), deadline=None)
+loose = settings(max_examples=25, suppress_health_check=list(HealthCheck), deadline=None)
 
 
 @loose

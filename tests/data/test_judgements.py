@@ -17,7 +17,7 @@ from guerdon.data.rows import stream_conversations
 from guerdon.types import Comparison, DataError, Judgement, Question
 from tests.data.study import judgements, said
 
-loose = settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
+loose = settings(max_examples=30, suppress_health_check=list(HealthCheck), deadline=None)
 ASKED = Question(said("p", "user"), (said("x"), said("y")), ("m1", "m2"), "s", "q1")
 THREE = Question(said("p", "user"), (said("x"), said("y"), said("z")), id="q3")
 
