@@ -113,7 +113,7 @@ class Store:
         `gold` gives the known ranks by question id (needed for kinds gold, attention, training), `why` the feedback
         after a training item. Raises ConfigError where known ranks are missing or do not fit.
         """
-        return questions.add(self.database, name, new, gold or {}, why or {}, kind)
+        return questions.add(self.database, name, new, {} if gold is None else gold, {} if why is None else why, kind)
 
     def questions(self, name: str, kind: QuestionKind | None = None) -> Iterator[Question]:
         """The questions of a study in the order they were added, streaming."""
