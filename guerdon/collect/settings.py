@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from guerdon.options import from_yaml
 from guerdon.types import ConfigError
 
 Reason = Literal["no", "optional", "required"]
@@ -80,10 +81,20 @@ class Settings:
             share = getattr(self, name)
             _require(0 <= share <= 0.5, f"{name} is {share}; write a share between 0 and 0.5")
         hidden = self.repeats + self.gold + self.attention
-        _require(hidden <= 0.6, f"repeats, gold and attention make {hidden:.2f} of all items; leave 0.4 for ordinary ones")
-        _require(MIN_RANDOM <= self.random <= 1, f"random is {self.random}; write 0.2 to 1: some questions are always chance's")
-        _require(set(self.arms) <= {"uncertain", "d-optimal"}, f"arms are {list(self.arms)}; known are uncertain, d-optimal")
-        _require(self.rationale in ("no", "optional", "required"), f"rationale is {self.rationale!r}; write no, optional or required")
+        _require(
+            hidden <= 0.6, f"repeats, gold and attention make {hidden:.2f} of all items; leave 0.4 for ordinary ones"
+        )
+        _require(
+            MIN_RANDOM <= self.random <= 1,
+            f"random is {self.random}; write 0.2 to 1: some questions are always chance's",
+        )
+        _require(
+            set(self.arms) <= {"uncertain", "d-optimal"}, f"arms are {list(self.arms)}; known are uncertain, d-optimal"
+        )
+        _require(
+            self.rationale in ("no", "optional", "required"),
+            f"rationale is {self.rationale!r}; write no, optional or required",
+        )
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)
@@ -99,7 +110,17 @@ class Settings:
         known = {field.name for field in fields(cls)}
         if unknown := sorted(values.keys() - known):
             raise ConfigError(f"there is no setting {unknown[0]!r}; known are {', '.join(sorted(known))}")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        plain: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in values.items()}
+        return cls(**plain)
+
+    @classmethod
+    def from_yaml(cls, path: str) -> Settings:
+        """Settings from a YAML file with these names. Raises ConfigError, naming the file."""
+        try:
+            return from_yaml(cls, path)
+        except ConfigError as error:
+            message = str(error)
+            raise ConfigError(message if message.startswith(path) else f"{path}: {message}") from None
 
 
 def _require(holds: bool, message: str) -> None:
