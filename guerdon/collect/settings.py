@@ -80,10 +80,20 @@ class Settings:
             share = getattr(self, name)
             _require(0 <= share <= 0.5, f"{name} is {share}; write a share between 0 and 0.5")
         hidden = self.repeats + self.gold + self.attention
-        _require(hidden <= 0.6, f"repeats, gold and attention make {hidden:.2f} of all items; leave 0.4 for ordinary ones")
-        _require(MIN_RANDOM <= self.random <= 1, f"random is {self.random}; write 0.2 to 1: some questions are always chance's")
-        _require(set(self.arms) <= {"uncertain", "d-optimal"}, f"arms are {list(self.arms)}; known are uncertain, d-optimal")
-        _require(self.rationale in ("no", "optional", "required"), f"rationale is {self.rationale!r}; write no, optional or required")
+        _require(
+            hidden <= 0.6, f"repeats, gold and attention make {hidden:.2f} of all items; leave 0.4 for ordinary ones"
+        )
+        _require(
+            MIN_RANDOM <= self.random <= 1,
+            f"random is {self.random}; write 0.2 to 1: some questions are always chance's",
+        )
+        _require(
+            set(self.arms) <= {"uncertain", "d-optimal"}, f"arms are {list(self.arms)}; known are uncertain, d-optimal"
+        )
+        _require(
+            self.rationale in ("no", "optional", "required"),
+            f"rationale is {self.rationale!r}; write no, optional or required",
+        )
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)
