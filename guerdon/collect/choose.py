@@ -1,14 +1,14 @@
-"""Which question is asked next: which arm, and which question within it, drawn with a probability that is known.
+"""Which question an active arm asks next: drawn, not picked, so that the probability is known and can be stored.
 
-The random arm draws uniformly and always keeps at least 20 % of the questions: agreement, the rater model and every holdout
-rest on it. An active arm draws by weights that `guerdon collect prioritise` writes to the table `priority`. Over the
-questions E that this rater could be asked, with weight w (0 where there is none),
+`guerdon collect prioritise` ranks the open questions and stores for each the weight w = rank ** -BETA: the softrank draws of
+Kirsch et al. 2023 (arXiv 2106.12059), which need no scale. Of the `WINDOW` questions of highest weight that this rater could
+be asked, T, and of all n that the rater could be asked,
 
-    P(i | active arm) = (1 - FLOOR) w_i / sum_E w + FLOOR / |E|        P(i | random arm) = 1 / |E|
+    P(i | active arm) = (1 - FLOOR) w_i / sum_T w   (first term for i in T only)   + FLOOR / n
 
-The weight of the question of rank r (1 = most wanted) is r ** -BETA: the softrank draws of Kirsch et al. 2023 (arXiv
-2106.12059), which need no scale. Both probabilities are positive, so labels of an active arm can be weighted back to the whole
-pool by 1 / (|E| P), at most 1 / FLOOR. Standard library only: it runs inside every request for the next question.
+while the random arm has P(i) = 1 / n. All probabilities are positive, so labels of an active arm can be weighted back to the
+whole pool by 1 / (n P), which is at most 1 / FLOOR. A study gives at least 20 % of its questions to the random arm: agreement,
+the rater model and every holdout rest on it.
 """
 
 from __future__ import annotations
@@ -16,71 +16,53 @@ from __future__ import annotations
 import math
 import random
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
-from typing import NamedTuple
 
-from guerdon.types import Arm, ConfigError
+import sqlalchemy as sa
 
-LEAST_RANDOM = 0.2  # share of the random arm below which no study goes
-FLOOR = 0.1  # share of an active arm that is drawn uniformly
-BETA = 1.0  # how steeply the weights of an active arm fall with the rank
-ACTIVE: tuple[Arm, ...] = ("uncertain", "d-optimal")
+from guerdon.collect import pool, schema
+from guerdon.collect.records import Study
+from guerdon.types import ConfigError
 
-
-class Draw(NamedTuple):
-    """Position of the drawn question among those that could be asked, and the probability of just that one in its arm."""
-
-    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
-    probability: float
+FLOOR = 0.1  # share of an active arm that is drawn uniformly from everything
+BETA = 1.0  # how steeply the weights fall with the rank
+WINDOW = 200  # questions that one draw looks at; the 201st would have had 0.5 % of the weight of the first
 
 
-def draw_arm(random_share: float, active: Sequence[Arm], rng: random.Random) -> Arm:
-    """The random arm with probability `random_share`, otherwise one of the active arms, each as likely.
+def choose(db: sa.Connection, study: Study, rater: str, arm: str, rng: random.Random) -> tuple[int, float] | None:
+    """(question, probability) by the weights of this arm; None when they name no question that is left for this rater.
 
-    Without an active arm (nothing was prioritised yet) the random one. Raises ConfigError for a share below 20 % or above 1.
+    Raises ConfigError when stored weights mean nothing.
     """
-    if not LEAST_RANDOM <= random_share <= 1:
-        raise ConfigError(
-            f"random share {random_share:g}: must lie between {LEAST_RANDOM:g} and 1, since agreement and holdouts need "
-            "questions that no model chose"
-        )
-    if not active or rng.random() < random_share:
-        return "random"
-    return active[rng.randrange(len(active))]
+    q, priority = schema.question.c, schema.priority.c
+    query = (
+        sa.select(q.id, priority.value)
+        .join(schema.priority, priority.question == q.id)
+        .where(priority.study == study.id, priority.arm == arm, pool.is_open(study.id), pool.unseen(rater))
+        .order_by(priority.value.desc(), q.id)
+        .limit(WINDOW)
+    )
+    weights = {row.id: row.value for row in db.execute(query)}
+    if not any(weights.values()):
+        return None
+    others = pool.next_open(db, study.id, rater) if rng.random() < FLOOR else []
+    found = others[0].id if others else list(weights)[draw(list(weights.values()), rng)]
+    n = max(pool.size(db, study.id, rater), len(weights))
+    return found, probability(weights.get(found, 0.0), sum(weights.values()), n)
 
 
-def draw(weights: Sequence[float], rng: random.Random, floor: float = FLOOR) -> Draw:
-    """One of the questions whose weights are given, one weight each, by the formula of an active arm.
+def probability(weight: float, total: float, n: int) -> float:
+    """P(i | active arm) of a question with this weight: `total` is the sum over T, `n` the number that could be asked."""
+    return (1 - FLOOR) * weight / total + FLOOR / n
 
-    All weights 0 (or none above) gives the uniform draw of the random arm. Raises ConfigError when there is no question and
-    for a weight that is negative or not finite.
-    """
-    if not weights:
-        raise ConfigError("there is no question to choose from")
+
+def draw(weights: Sequence[float], rng: random.Random) -> int:
+    """A position, drawn with probability in proportion to its weight. Raises ConfigError for weights that mean nothing."""
     sums = list(accumulate(weights))
-    if not math.isfinite(sums[-1]) or min(weights) < 0:
+    if not (weights and math.isfinite(sums[-1]) and sums[-1] > 0 and min(weights) >= 0):
         raise ConfigError("priorities must be finite and not negative; run guerdon collect prioritise again")
-    n, total = len(weights), sums[-1]
-    if total <= 0:
-        return Draw(rng.randrange(n), 1 / n)
-    chosen = rng.randrange(n) if rng.random() < floor else min(bisect_right(sums, rng.random() * total), n - 1)
-    return Draw(chosen, (1 - floor) * weights[chosen] / total + floor / n)
-
-
-def choose(
-    arm: Arm, eligible: Sequence[str], priorities: Mapping[str, float], rng: random.Random
-) -> tuple[str, Arm, float]:
-    """(question id, arm, probability): one of the `eligible` questions in this arm.
-
-    `priorities` holds the weight of this arm by question id; a question without one is reached by the floor alone. An active
-    arm in which no eligible question has a weight draws uniformly, and says so by the arm `random`.
-    """
-    weights = [0.0 if arm == "random" else priorities.get(question, 0.0) for question in eligible]
-    if not any(weights):
-        arm = "random"
-    index, probability = draw(weights, rng)
-    return eligible[index], arm, probability
+    return min(bisect_right(sums, rng.random() * sums[-1]), len(weights) - 1)
 
 
 def softrank(values: Sequence[float], beta: float = BETA) -> list[float]:
