@@ -264,6 +264,15 @@ def in_parallel(
                     running[pool.submit(work, job)] = job
 
 
+def key_of(variable: str | None) -> str | None:
+    """The key in an environment variable; None leaves the choice to `ChatApi`. Raises ConfigError when it is not set."""
+    if variable is None:
+        return None
+    if not os.environ.get(variable):
+        raise ConfigError(f"the environment variable {variable} is not set; put the key of the chat endpoint into it")
+    return os.environ[variable]
+
+
 def _refusal(call: str, response: httpx2.Response, content: bytes) -> _Failure:
     """Why there is no answer, and whether another attempt may help."""
     text, status = " ".join(content[:2000].decode("utf-8", "replace").split()), response.status_code

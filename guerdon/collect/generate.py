@@ -42,6 +42,16 @@ class Generated:
     failed: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
 
+    def render(self, study: str) -> str:
+        """A few lines for people."""
+        lines = [
+            f"{study}: {self.added:,} questions added, {self.known:,} prompts asked before, {self.duplicates:,} with candidates "
+            f"the study has already, {self.failed:,} prompts failed"
+        ]
+        common = sorted(self.reasons.items(), key=lambda item: -item[1])[:3]
+        lines += [f"  {count:,} times: {reason}" for reason, count in common]
+        return "\n".join(lines + (["  the same command tries those again"] if self.failed else []))
+
 
 @dataclass(frozen=True, slots=True)
 class Job:

@@ -56,6 +56,19 @@ class Rated:
     orders: BothOrders | None = None
     reasons: dict[str, int] = field(default_factory=dict)
 
+    def render(self) -> str:
+        """A few lines for people."""
+        lines = [
+            f"{self.rater}: {self.stored:,} judgements stored, {self.unreadable:,} replies without a readable verdict, "
+            f"{self.failed:,} calls without a reply"
+        ]
+        common = sorted(self.reasons.items(), key=lambda item: -item[1])[:3]
+        lines += [f"  {count:,} times: {reason}" for reason, count in common]
+        lines += ["  stopped: the budget is spent; run again with a larger one to go on"] if self.stopped else []
+        lines += ["  the same command asks for those again"] if self.unreadable or self.failed else []
+        lines += [self.orders.render()] if self.orders and self.orders.questions else []
+        return "\n".join(lines)
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -66,6 +79,16 @@ class Estimate:
     prompt_tokens: int
     answer_tokens: int
     cost: float | None
+
+    def render(self) -> str:
+        """One line for people."""
+        cost = (
+            f"about {self.cost:,.4f}" if self.cost is not None else "unknown (give --price-prompt and --price-answer)"
+        )
+        return (
+            f"{self.questions:,} questions left, {self.calls:,} calls: about {self.prompt_tokens:,} prompt tokens (characters / "
+            f"{CHARACTERS_PER_TOKEN:g}) and {self.answer_tokens:,} answer tokens; cost {cost}. Nothing was asked."
+        )
 
 
 def rater_name(model: str, guide: ai_rater.Guide) -> str:
@@ -147,10 +170,10 @@ def rate(
 
 
 def estimate(
-    todo: Sequence[Job], guide: ai_rater.Guide, prices: Prices, answer_tokens: int = ANSWER_TOKENS
+    todo: Sequence[Job], guide: ai_rater.Guide, prices: Prices, *, answer_tokens: int = ANSWER_TOKENS, seed: int = 0
 ) -> Estimate:
     """What these calls would cost, without making any: characters / 4 as tokens, `answer_tokens` for each answer."""
-    characters = sum(len(m["content"]) for job in todo for m in ai_rater.ask(job.question, job.order, guide))
+    characters = sum(len(m["content"]) for job in todo for m in ai_rater.ask(job.question, job.order, guide, seed=seed))
     prompt, answers = round(characters / CHARACTERS_PER_TOKEN), answer_tokens * len(todo)
     questions = len({job.question.id for job in todo})
     return Estimate(questions, len(todo), prompt, answers, prices.cost(prompt, answers))
