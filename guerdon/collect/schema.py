@@ -24,8 +24,8 @@ def _key() -> Column[int]:
     return Column("id", Integer, primary_key=True, autoincrement=True)
 
 
-def _study(**more: bool) -> Column[int]:
-    return Column("study", Integer, ForeignKey("study.id"), nullable=False, **more)
+def _study(primary_key: bool = False) -> Column[int]:
+    return Column("study", Integer, ForeignKey("study.id"), nullable=False, primary_key=primary_key)
 
 
 def _text(name: str, default: str = "") -> Column[str]:
@@ -43,7 +43,6 @@ study = Table(
     Column("name", String(80), nullable=False, unique=True),
     Column("state", String(10), nullable=False, server_default="open"),  # open | paused | closed
     Column("created", Float, nullable=False),
-    _count("draws"),  # how many times `next` drew something: the seed of the next draw
 )
 
 settings = Table(
@@ -127,7 +126,7 @@ participant = Table(
     Column("rater", String(120), primary_key=True),
     Column("state", String(10), nullable=False),  # training | active | failed | removed
     Column("joined", Float, nullable=False),
-    _count("items"),  # items judged, of every kind but training
+    _count("judged"),  # items judged, of every kind but training
     _count("done"),  # ordinary questions judged
     _count("open_seen"),  # open ordinary questions that were given to this rater already
     _count("attempt"),  # of the training
@@ -154,7 +153,7 @@ assignment = Table(
     _text("judgement"),  # id of the current judgement, "" before the first
     _text("replaces"),  # live after an undo: the judgement that the next one replaces
     UniqueConstraint("question", "rater", "round"),
-    Index("ix_assignment_rater", "study", "rater", "state", "arm", "item"),
+    Index("ix_assignment_rater", "study", "rater", "state", "item"),
     Index(
         "ix_assignment_live",
         "study",

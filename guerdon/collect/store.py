@@ -5,12 +5,13 @@ Methods block until what they did is on the disk; call them from a thread (`asyn
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, TypeVar
 
 import sqlalchemy as sa
 
-from guerdon.collect import assign, events, questions, studies
+from guerdon.collect import assign, events, questions, studies, training
 from guerdon.collect.database import Database, open_database
 from guerdon.collect.records import (
     Added,
@@ -36,8 +37,9 @@ class Store:
     thread that writes; `write` returns when that transaction is on the disk.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
         self.database = database
+        self.clock = clock
 
     @classmethod
     def open(cls, url: str) -> Store:
@@ -133,7 +135,7 @@ class Store:
 
     def next(self, name: str, rater: str) -> Assignment | None:
         """What this rater judges now: the assignment that is still theirs, or a new one; None when there is none (see `progress`)."""
-        return self.write(lambda db: assign.next_for(db, name, rater))
+        return self.write(lambda db: assign.next_for(db, name, rater, self.clock()))
 
     def assignment(self, number: int, rater: str) -> Assignment | None:
         """The assignment of that number, if it is this rater's; also after its lock expired."""
@@ -146,23 +148,23 @@ class Store:
         answered (send it with `replaces` to change it), when the question is not in the study, or when `replaces` names
         no current judgement of this rater on this question.
         """
-        return self.write(lambda db: events.submit(db, name, judgement, assignment))
+        return self.write(lambda db: events.submit(db, name, judgement, assignment, self.clock()))
 
     def undo(self, name: str, rater: str) -> Assignment | None:
         """Give the rater's last question back; the next answer replaces the old one, which stays valid until then."""
-        return self.write(lambda db: assign.undo(db, name, rater))
+        return self.write(lambda db: assign.undo(db, name, rater, self.clock()))
 
     def feedback(self, assignment: int, rater: str) -> Feedback | None:
         """What there is to learn from an answered training item; None for every other kind."""
-        return self.read(lambda db: assign.feedback(db, assignment, rater))
+        return self.read(lambda db: training.feedback(db, assignment, rater))
 
     def progress(self, name: str, rater: str) -> Progress:
         """Where this rater stands, and why there may be nothing to do."""
-        return self.read(lambda db: assign.progress(db, name, rater))
+        return self.read(lambda db: assign.progress(db, name, rater, self.clock()))
 
     def set_rater_state(self, name: str, rater: str, state: Literal["training", "active", "failed", "removed"]) -> None:
         """A lead's decision about one rater: let in without training, give another attempt, or remove."""
-        self.write(lambda db: assign.set_rater_state(db, name, rater, state))
+        self.write(lambda db: assign.set_rater_state(db, name, rater, state, self.clock()))
 
     # judgements out
 
