@@ -41,6 +41,12 @@ COMMANDS = {
     "diagnose drift": ("drift", "say whether a policy's answers are still where the reward model was trained"),
     "diagnose run": ("run", "one page on a policy run, or several beside each other: what happened, what to do"),
     "diagnose report": ("report", "everything known about a run in one page, and its model card"),
+    "collect generate": ("collect_generate", "have prompts answered by models, as questions of a study"),
+    "collect rate": ("collect_rate", "let a model judge a study, in both orders, as a rater of its own kind"),
+    "collect prioritise": (
+        "collect_prioritise",
+        "rank the open questions by what a reward model would learn from them",
+    ),
     "demo": ("demo", "the whole path on a simulated world, offline, in minutes"),
 }
 
