@@ -22,6 +22,7 @@ _Q, _A, _P = schema.question, schema.assignment, schema.participant
 _HELD = (
     sa.select(_A.c.id)
     .where(_A.c.study == bindparam("study"), _A.c.rater == bindparam("rater"), _A.c.state == "live")
+    .where(_A.c.id.not_in(bindparam("beside", expanding=True)))
     .order_by((_A.c.replaces == ""), _A.c.expires.desc())
     .limit(1)
 )
@@ -45,18 +46,22 @@ class Draw:
     order: Sequence[int] | None = None
 
 
-def next_for(db: sa.Connection, name: str, rater: str, now: float) -> Assignment | None:
+def next_for(db: sa.Connection, name: str, rater: str, now: float, beside: Sequence[int] = ()) -> Assignment | None:
     """See `Store.next`."""
     study = studies.find(db, name)
     locks.expire(db, study, now)
     person = join(db, study, rater, now)
     if study.state != "open" or person.state in ("failed", "removed"):
         return None
-    if held := _held(db, study, rater):
+    if held := _held(db, study, rater, beside):
         locks.set_assignment(db, held, expires=now + study.settings.lock_seconds)
         return find(db, held, rater)
     rng = random.Random(f"{study.settings.seed}:{study.id}:{rater}:{person.judged}:{now}")
-    draw = _training(db, study, rater, person) if person.state == "training" else _item(db, study, rater, person, rng)
+    draw = (
+        _training(db, study, rater, person)
+        if person.state == "training"
+        else _item(db, study, rater, person, rng, len(beside))
+    )
     if draw is None:
         return None
     order = draw.order or _order(db, draw.question, person, rng)
@@ -72,9 +77,9 @@ def join(db: sa.Connection, study: Study, rater: str, now: float) -> Any:
     return row
 
 
-def _held(db: sa.Connection, study: Study, rater: str) -> int | None:
+def _held(db: sa.Connection, study: Study, rater: str, beside: Sequence[int] = ()) -> int | None:
     """The assignment that is on the rater's screen: one they asked to undo first, else the one they have not answered."""
-    return db.scalar(_HELD, {"study": study.id, "rater": rater})
+    return db.scalar(_HELD, {"study": study.id, "rater": rater, "beside": list(beside)})
 
 
 def _training(db: sa.Connection, study: Study, rater: str, person: Any) -> Draw | None:
@@ -87,10 +92,10 @@ def _training(db: sa.Connection, study: Study, rater: str, person: Any) -> Draw 
     return None if found is None else Draw(found, "training", None, person.attempt)
 
 
-def _item(db: sa.Connection, study: Study, rater: str, person: Any, rng: random.Random) -> Draw | None:
+def _item(db: sa.Connection, study: Study, rater: str, person: Any, rng: random.Random, pending: int) -> Draw | None:
     """A repeat, a gold item or an attention check by their shares, else an ordinary question by chance or an active arm."""
     settings = study.settings
-    if settings.limit and person.done >= settings.limit:
+    if settings.limit and person.done + pending >= settings.limit:
         return None
     left = studies.counter(db, study.id, "open") - person.open_seen
     if left <= 0:

@@ -51,6 +51,15 @@ def test_asking_again_gives_the_same_assignment(light):
     assert (first.id, first.order) == (again.id, again.order)
 
 
+def test_a_second_question_can_be_had_beside_the_first_within_the_limit(light):
+    study(light, 5, limit=2)
+    first = light.next("s", "a")
+    second = light.next("s", "a", beside=[first.id])
+    assert second.question.id != first.question.id
+    assert light.next("s", "a", beside=[first.id]).id == second.id
+    assert light.next("s", "a", beside=[first.id, second.id]) is None
+
+
 def test_an_expired_lock_goes_back_and_its_late_answer_is_still_stored(store, clock):
     study(store, 1, overlap=1, lock_seconds=60)
     slow = store.next("s", "slow")
@@ -169,7 +178,7 @@ def test_gold_looks_like_any_other_question_and_comes_once_to_each_rater(light):
     items = [question(1000 + i) for i in range(12)]
     light.add_questions("g", items, kind="gold", gold={item.id: (0, 1) for item in items})
     seen = []
-    for _ in range(60):
+    for _ in range(120):
         given = light.next("g", "a")
         seen.append(given)
         light.submit(answered(given), "g", assignment=given.id)
