@@ -169,7 +169,7 @@ class Client:
     def _read(self, response: httpx2.Response, content: bytes, n: int) -> _Outcome:
         """The scores of a reply, or why there are none. Raises ScoringError for an unusable row where that is wanted."""
         if response.status_code != 200:
-            after = _retry_after(response.headers.get("Retry-After"))
+            after = retry_after(response.headers.get("Retry-After"))
             text = " ".join(content[:500].decode("utf-8", "replace").split())[:200]
             answer = f"{self._call} answered {response.status_code}{f' ({text})' if text else ''}"
             return _Failure(answer, response.status_code in _BUSY, after)
@@ -240,7 +240,7 @@ def _require_time(until: float) -> None:
         raise httpx2.ReadTimeout("the reply took too long")
 
 
-def _retry_after(value: str | None) -> float:
+def retry_after(value: str | None) -> float:
     """Seconds from a Retry-After header, which is a number of seconds or a date; 0 without one that can be read."""
     if not value:
         return 0.0

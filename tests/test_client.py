@@ -164,9 +164,9 @@ def test_retry_after_is_honoured(server, which):
 
 
 def test_retry_after_as_a_date_and_as_nonsense():
-    assert module._retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
-    assert module._retry_after("Wed, 21 Oct 2115 07:28:00 GMT") > 1e9
-    assert module._retry_after("soon") == module._retry_after(None) == module._retry_after("-3") == 0.0
+    assert module.retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
+    assert module.retry_after("Wed, 21 Oct 2115 07:28:00 GMT") > 1e9
+    assert module.retry_after("soon") == module.retry_after(None) == module.retry_after("-3") == 0.0
 
 
 def test_a_server_that_asks_for_an_hour_is_not_waited_for(server):
