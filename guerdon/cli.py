@@ -28,6 +28,9 @@ COMMANDS = {
         "serve reward models over HTTP, with their contracts enforced, in the dialects of their callers",
     ),
     "serve-key": ("serve_key", "make, list and remove the API keys of a reward server"),
+    "collect create": ("collect_create", "make a study: a place where people say which answer is better"),
+    "collect import": ("collect_import", "add prompts with candidate answers to a study"),
+    "collect backup": ("collect_backup", "copy the database of all studies, checked, while raters work"),
     "optimize sft": ("sft", "fine-tune a policy on chosen answers or completions: something to start from"),
     "optimize ppo": ("ppo", "train a policy against the frozen reward by PPO, watched for over-optimisation"),
     "optimize rloo": ("rloo", "the same by REINFORCE with a leave-one-out baseline"),
@@ -43,6 +46,12 @@ COMMANDS = {
     "diagnose drift": ("drift", "say whether a policy's answers are still where the reward model was trained"),
     "diagnose run": ("run", "one page on a policy run, or several beside each other: what happened, what to do"),
     "diagnose report": ("report", "everything known about a run in one page, and its model card"),
+    "collect generate": ("collect_generate", "have prompts answered by models, as questions of a study"),
+    "collect rate": ("collect_rate", "let a model judge a study, in both orders, as a rater of its own kind"),
+    "collect prioritise": (
+        "collect_prioritise",
+        "rank the open questions by what a reward model would learn from them",
+    ),
     "demo": ("demo", "the whole path on a simulated world, offline, in minutes"),
 }
 
