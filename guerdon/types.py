@@ -52,9 +52,9 @@ class ScoringError(GuerdonError, RuntimeError):
 class Pair(NamedTuple):
     """One decided or tied pair of a comparison, as indices into `Comparison.completions`.
 
-    `target` is the probability that `chosen` beats `rejected`: 1.0, or 0.5 for a tie. `weight` is 1/C(K,2) times the
-    comparison's own weight, so that a ranking of K counts as one comparison (Ouyang et al. 2022, arXiv 2203.02155, eq.
-    1).
+    `target` is the probability that `chosen` beats `rejected`: 1.0, or 0.5 for a tie, or what the comparison's own
+    `probabilities` say. `weight` is 1/C(K,2) times the comparison's own weight, so that a ranking of K counts as one
+    comparison (Ouyang et al. 2022, arXiv 2203.02155, eq. 1).
     """
 
     chosen: int
@@ -75,6 +75,8 @@ class Comparison:
     weight       how much the row counts in the loss; 1.0 unless the source says otherwise
     source       name of the set it came from; evaluation breaks results down by it
     id           where it came from, `file:line` unless the row carries an id of its own
+    probabilities  soft labels: for each pair (0,1), (0,2), ..., (1,2), ... the probability that the first of the two is
+                 better; () for hard ones. They must agree with the ranks: a better rank has at least 0.5, a tie 0.5
     """
 
     prompt: tuple[Message, ...]
@@ -85,6 +87,7 @@ class Comparison:
     weight: float = 1.0
     source: str = ""
     id: str = ""
+    probabilities: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.completions) < 2:
@@ -97,19 +100,38 @@ class Comparison:
             )
         if not all(map(math.isfinite, self.ranks)):
             raise DataError(f"{self.id or 'comparison'}: ranks must be finite numbers, got {list(self.ranks)}")
+        if self.probabilities:
+            self._check_probabilities()
+
+    def _check_probabilities(self) -> None:
+        k, name = len(self.completions), self.id or "comparison"
+        couples = [(i, j) for i in range(k) for j in range(i + 1, k)]
+        if len(self.probabilities) != len(couples):
+            raise DataError(
+                f"{name}: {len(couples)} pairs but {len(self.probabilities)} probabilities; give one for each"
+            )
+        for (i, j), p in zip(couples, self.probabilities, strict=True):
+            gap = self.ranks[j] - self.ranks[i]  # positive where i is the better one
+            if not 0 <= p <= 1 or (p != 0.5 if gap == 0 else (p - 0.5) * gap < 0):
+                raise DataError(
+                    f"{name}: probability {p} that completion {i} is better than {j} does not fit their ranks "
+                    f"{self.ranks[i]:g} and {self.ranks[j]:g}; a better rank has 0.5 to 1, a tie exactly 0.5"
+                )
 
     def pairs(self) -> Iterator[Pair]:
         """All C(K,2) pairs, better one first; ties carry target 0.5 and keep the order of the file."""
         k = len(self.completions)
         weight = self.weight / (k * (k - 1) // 2)
+        soft = iter(self.probabilities)
         for i in range(k):
             for j in range(i + 1, k):
+                p = next(soft, 1.0 if self.ranks[i] < self.ranks[j] else 0.0)  # that i is better
                 if self.ranks[i] == self.ranks[j]:
                     yield Pair(i, j, 0.5, weight)
                 elif self.ranks[i] < self.ranks[j]:
-                    yield Pair(i, j, 1.0, weight)
+                    yield Pair(i, j, p, weight)
                 else:
-                    yield Pair(j, i, 1.0, weight)
+                    yield Pair(j, i, 1 - p, weight)
 
     def conversations(self) -> list[Conversation]:
         """The K full conversations: prompt and completion, as they are scored."""

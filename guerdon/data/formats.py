@@ -9,9 +9,13 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from guerdon.data import judgements
 from guerdon.data.containers import Row, columns, describe
+from guerdon.data.fields import Data, answers_of, label, need, need_list, number, strength_of
+from guerdon.data.foreign import argilla, label_studio, lmarena, openai
+from guerdon.data.labels import labels_of
 from guerdon.data.messages import (
     Messages,
     Unusable,
@@ -24,23 +28,25 @@ from guerdon.data.messages import (
     transcript_of,
     turns_of,
 )
-from guerdon.types import Comparison, ConfigError, DataError
-
-Data = Mapping[str, Any]
+from guerdon.types import Comparison, ConfigError, DataError, Judgement
 
 
 class Format(NamedTuple):
-    """`needs` is what people are told, `fits` looks at a raw row, `convert` reads it."""
+    """`needs` is what people are told, `fits` looks at a raw row, `convert` reads it.
+
+    `judge` is set for formats that hold judgements: it gives those of a row, from which labels are made over all rows.
+    """
 
     needs: str
     fits: Callable[[Data], bool]
     convert: Callable[[Data], Comparison]
+    judge: Callable[[Data], list[Judgement]] | None = None
 
 
 def guerdon(data: Data) -> Comparison:
     """Our own rows: everything a `Comparison` holds, by the same names."""
-    given = _list(data, "completions")
-    ranks = _list(data, "ranks")
+    given = need_list(data, "completions")
+    ranks = need_list(data, "ranks")
     if len(ranks) != len(given):
         raise DataError(f"{len(given)} completions but {len(ranks)} ranks; give one rank for each completion")
     weight = number(data.get("weight"), "weight")
@@ -49,11 +55,12 @@ def guerdon(data: Data) -> Comparison:
     annotator = data.get("annotator")
     return Comparison(
         prompt=turns_of(data.get("prompt"), "prompt", "user"),
-        completions=_answers(given, "completions"),
-        ranks=tuple(_label(rank, "ranks") for rank in ranks),
-        strength=_strength(data.get("strength"), "strength"),
+        completions=answers_of(given, "completions"),
+        ranks=tuple(label(rank, "ranks") for rank in ranks),
+        strength=strength_of(data.get("strength"), "strength"),
         annotator=None if annotator is None else str(annotator),
         weight=1.0 if weight is None else weight,
+        probabilities=tuple(label(value, "probabilities") for value in data.get("probabilities") or ()),
     )
 
 
@@ -64,7 +71,7 @@ def trl(data: Data) -> Comparison:
     common leading messages; whole texts cannot be parted, so their prompt is empty.
     """
     prompt = turns_of(data.get("prompt"), "prompt", "user")
-    sides = [answer_of(_need(data, side), side) for side in ("chosen", "rejected")]
+    sides = [answer_of(need(data, side), side) for side in ("chosen", "rejected")]
     lists = all(isinstance(data[side], list | tuple) for side in ("chosen", "rejected"))
     shared = common_start(sides) if lists else 0
     start = sides[0][:shared]
@@ -78,7 +85,7 @@ def hh(data: Data) -> Comparison:
     head = data.get("prompt") or ""
     sides = []
     for side in ("chosen", "rejected"):
-        text = text_of(_need(data, side) or "", side)
+        text = text_of(need(data, side) or "", side)
         if not text.strip():
             raise Unusable("empty answer")
         sides.append(transcript_of(text_of(head, "prompt") + text, side))
@@ -88,10 +95,10 @@ def hh(data: Data) -> Comparison:
 
 def scored(data: Data) -> Comparison:
     """`text` and `score` lists of equal length, a higher score is better; strength is highest minus lowest score."""
-    texts, scores = _list(data, "text"), _list(data, "score")
+    texts, scores = need_list(data, "text"), need_list(data, "score")
     if len(texts) != len(scores):
         raise DataError(f"{len(texts)} texts but {len(scores)} scores; give one score for each text")
-    values = [_label(score, "score") for score in scores]
+    values = [label(score, "score") for score in scores]
     whole = [text_of(text, f"text[{i}]") for i, text in enumerate(texts)]
     if len(whole) < 2:
         raise Unusable("fewer than two answers")
@@ -108,12 +115,12 @@ def scored(data: Data) -> Comparison:
 
 def sharegpt(data: Data) -> Comparison:
     """LLaMA-Factory sharegpt rows: `conversations` and one answer each in `chosen` and `rejected`, as from/value."""
-    prompt = sharegpt_of(_need(data, "conversations"), "conversations")
+    prompt = sharegpt_of(need(data, "conversations"), "conversations")
     return _pair(prompt, [_sharegpt_answer(data, side) for side in ("chosen", "rejected")], data)
 
 
 def _sharegpt_answer(data: Data, side: str) -> Messages:
-    value = _need(data, side)
+    value = need(data, side)
     return answer_of(value, side) if value is None or isinstance(value, str) else sharegpt_of(value, side)
 
 
@@ -124,31 +131,31 @@ def alpaca(data: Data) -> Comparison:
         if not isinstance(turn, list | tuple) or len(turn) != 2:
             raise DataError(f"'history' holds {describe(turn)}; write pairs of user and assistant text")
         prompt += from_text(text_of(turn[0], "history"), "user") + from_text(text_of(turn[1], "history"), "assistant")
-    parts = [text_of(_need(data, "instruction"), "instruction"), text_of(data.get("input") or "", "input")]
+    parts = [text_of(need(data, "instruction"), "instruction"), text_of(data.get("input") or "", "input")]
     prompt += turns_of("\n".join(filter(None, parts)), "instruction", "user")
     if isinstance(data.get("output"), list | tuple):
-        answers = _answers(data["output"], "output")
+        answers = answers_of(data["output"], "output")
         return Comparison(prompt, answers, tuple(map(float, range(len(answers)))))
-    return _pair(prompt, [answer_of(_need(data, side), side) for side in ("chosen", "rejected")], data)
+    return _pair(prompt, [answer_of(need(data, side), side) for side in ("chosen", "rejected")], data)
 
 
 def nemo(data: Data) -> Comparison:
     """NeMo RL rows: `context` and `completions`, each with `rank` (0 is best) and `completion`."""
-    items = _list(data, "completions")
+    items = need_list(data, "completions")
     for item in items:
         if not isinstance(item, Mapping) or "rank" not in item or "completion" not in item:
             raise DataError(f"'completions' holds {describe(item)}; write objects with 'rank' and 'completion'")
-    answers = _answers([item["completion"] for item in items], "completions")
-    ranks = tuple(_label(item["rank"], "rank") for item in items)
-    return Comparison(turns_of(_need(data, "context"), "context", "user"), answers, ranks)
+    answers = answers_of([item["completion"] for item in items], "completions")
+    ranks = tuple(label(item["rank"], "rank") for item in items)
+    return Comparison(turns_of(need(data, "context"), "context", "user"), answers, ranks)
 
 
 def helpsteer3(data: Data) -> Comparison:
     """HelpSteer3 rows: `overall_preference` from -3 (response1 much better) to 3; its size is the strength."""
-    value = _label(_need(data, "overall_preference"), "overall_preference")
-    answers = tuple(answer_of(_need(data, name), name) for name in ("response1", "response2"))
+    value = label(need(data, "overall_preference"), "overall_preference")
+    answers = tuple(answer_of(need(data, name), name) for name in ("response1", "response2"))
     ranks = (float(value > 0), float(value < 0))
-    return Comparison(turns_of(_need(data, "context"), "context", "user"), answers, ranks, strength=abs(value))
+    return Comparison(turns_of(need(data, "context"), "context", "user"), answers, ranks, strength=abs(value))
 
 
 def _has(*names: str) -> Callable[[Data], bool]:
@@ -164,8 +171,27 @@ def _fits_alpaca(data: Data) -> bool:
     return "instruction" in data and (isinstance(data.get("output"), list) or _has("chosen", "rejected")(data))
 
 
+def _judged(needs: str, fits: Callable[[Data], bool], judge: Callable[[Data], list[Judgement]]) -> Format:
+    """A format of judgements. Row by row, as scoring reads it, it is the first judgement that ranks."""
+
+    def convert(data: Data) -> Comparison:
+        found = [judgement for judgement in judge(data) if judgement.ranks]
+        if not found:
+            raise Unusable("no label")
+        return labels_of(found[:1], "raw", "both").comparisons[0]
+
+    return Format(needs, fits, convert, judge)
+
+
 # Looked through in this order: a format above another one is the more particular of the two.
 FORMATS: dict[str, Format] = {
+    "judgements": _judged(
+        "judgement, rater, question, answer", judgements.is_judgement, lambda data: [judgements.from_row(data)]
+    ),
+    "lmarena": _judged("model_a, model_b, winner, conversation_a, conversation_b", lmarena.fits, lmarena.judge),
+    "label-studio": _judged("data with answer1, answer2, and annotations", label_studio.fits, label_studio.judge),
+    "argilla": _judged("fields and responses, or columns NAME.responses", argilla.fits, argilla.judge),
+    "openai": Format("input, preferred_output, non_preferred_output", openai.fits, openai.convert),
     "guerdon": Format("completions, ranks and optionally prompt", _has("completions", "ranks"), guerdon),
     "nemo": Format("context, completions [{rank, completion}]", _has("context", "completions"), nemo),
     "sharegpt": Format("conversations, chosen, rejected", _has("conversations", "chosen", "rejected"), sharegpt),
@@ -202,55 +228,6 @@ def named(name: str) -> Format:
     return FORMATS[name]
 
 
-def number(value: object, name: str) -> float | None:
-    """A number, also as text because CSV has nothing else; null and blank as None. NaN and infinities pass."""
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise DataError(f"{name!r} is {describe(value)}; write a number")
-    try:
-        return float(value)
-    except ValueError:
-        raise DataError(f"{name!r} is {str(value)[:40]!r}; write a number") from None
-    except OverflowError:
-        return math.inf
-
-
-def _label(value: object, name: str) -> float:
-    label = number(value, name)
-    if label is None or not math.isfinite(label):
-        raise Unusable("no label")
-    return label
-
-
-def _strength(value: object, name: str) -> float | None:
-    strength = number(value, name)
-    if strength is not None and not math.isfinite(strength):
-        raise Unusable("margin not finite")
-    return strength
-
-
-def _need(data: Data, name: str) -> Any:
-    if name not in data:
-        raise DataError(f"no column {name!r} (it has {columns(dict(data))}); add it or remove the row")
-    return data[name]
-
-
-def _list(data: Data, name: str) -> Sequence[Any]:
-    value = _need(data, name)
-    if value is None:
-        raise Unusable("no label" if name in ("ranks", "score") else "empty answer")
-    if not isinstance(value, list | tuple):
-        raise DataError(f"{name!r} is {describe(value)}; write a list")
-    return value
-
-
-def _answers(values: Sequence[Any], name: str) -> tuple[Messages, ...]:
-    if len(values) < 2:
-        raise Unusable("fewer than two answers")
-    return tuple(answer_of(value, f"{name}[{i}]") for i, value in enumerate(values))
-
-
 def _without(prompt: Messages, answer: Messages) -> Messages:
     repeats = bool(prompt) and len(answer) > len(prompt) and answer[: len(prompt)] == prompt
     return answer[len(prompt) :] if repeats else answer
@@ -258,4 +235,4 @@ def _without(prompt: Messages, answer: Messages) -> Messages:
 
 def _pair(prompt: Messages, sides: Sequence[Messages], data: Data) -> Comparison:
     chosen, rejected = sides
-    return Comparison(prompt, (chosen, rejected), (0.0, 1.0), strength=_strength(data.get("margin"), "margin"))
+    return Comparison(prompt, (chosen, rejected), (0.0, 1.0), strength=strength_of(data.get("margin"), "margin"))

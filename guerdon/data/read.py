@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from guerdon.data.containers import Row, kind_of, stream
 from guerdon.data.formats import Format, named, recognise
+from guerdon.data.labels import How, Raters, labels_of
 from guerdon.data.messages import Unusable
-from guerdon.types import Comparison, DataError
+from guerdon.data.votes import question_key
+from guerdon.types import Comparison, DataError, Judgement, Question
 
 MAX_ANSWER = 1_000_000  # characters; longer answers are logs and dumps, which no context window holds
 SAMPLE = 8  # rows of each file that its format is recognised from
@@ -30,10 +33,14 @@ class Reader:
 
     rows      raw rows seen
     dropped   rows kept out, by reason: `empty answer`, `identical answers`, `answer too long`, `no label`,
-              `margin not finite`, `fewer than two answers`
+              `margin not finite`, `fewer than two answers`; of judgements also `skip`, `flag`, `all bad`, `replaced`,
+              `delivered twice`, `judged by a model`, `gold item`, `attention item`, `training item`
     examples  the first few places (`file:line`) for each reason
     formats   the format of each file
     place     file and line of the comparison that was given last
+    labels, raters  what is made of judgements, and of whose (see `labels.py`); other formats are labels already
+
+    Judgements are given last, and their labels made, when all files are read: one file can replace what another holds.
     """
 
     path: str
@@ -45,15 +52,60 @@ class Reader:
     examples: dict[str, list[str]] = field(default_factory=dict)
     formats: dict[str, str] = field(default_factory=dict)
     place: tuple[str, int] = ("", 0)
+    labels: How = "raw"
+    raters: Raters = "human"
 
     def __iter__(self) -> Iterator[Comparison]:
         self.rows, self.dropped, self.examples, self.formats = 0, {}, {}, {}
+        judged: list[tuple[Judgement, Row]] = []
         for file, group in itertools.groupby(stream(self.path), key=lambda row: row.file):
             rows = iter(group)
             first = list(itertools.islice(rows, SAMPLE))
             name = self.format or recognise(first)
             self.formats[file] = name
-            yield from self._convert(itertools.chain(first, rows), named(name))
+            form = named(name)
+            if form.judge:
+                judged += self._judge(itertools.chain(first, rows), form.judge)
+            else:
+                yield from self._convert(itertools.chain(first, rows), form)
+        if judged:
+            yield from self._label(judged)
+
+    def _judge(
+        self, rows: Iterator[Row], judge: Callable[[Mapping[str, Any]], list[Judgement]]
+    ) -> Iterator[tuple[Judgement, Row]]:
+        known: dict[bytes, Question] = {}
+        for row in rows:
+            self.rows += 1
+            try:
+                found = judge(row.data)
+            except Unusable as reason:
+                self._drop(str(reason), row.place)
+                continue
+            except DataError as error:
+                raise DataError(f"{row.place}: {error}") from None
+            for judgement in found:
+                question = known.setdefault(question_key(judgement.question), judgement.question)
+                # one copy of each question's texts, and of the row only its place
+                yield (
+                    replace(judgement, question=question) if question == judgement.question else judgement,
+                    row._replace(data={}),
+                )
+
+    def _label(self, judged: list[tuple[Judgement, Row]]) -> Iterator[Comparison]:
+        made = labels_of([judgement for judgement, _ in judged], self.labels, self.raters)
+        for reason, count in made.left_out.items():
+            self.dropped[reason] = self.dropped.get(reason, 0) + count
+        rows = {judgement.id: row for judgement, row in reversed(judged)}
+        for comparison, ids in made.labels:
+            row = rows[ids[0]]
+            try:
+                check_answers(comparison, self.max_answer)
+            except Unusable as reason:
+                self._drop(str(reason), row.place)
+            else:
+                self.place = (row.file, row.line)
+                yield replace(comparison, source=comparison.source or self.source)
 
     def _convert(self, rows: Iterator[Row], form: Format) -> Iterator[Comparison]:
         for row in rows:
@@ -67,7 +119,8 @@ class Reader:
                 raise DataError(f"{row.place}: {error}") from None
             else:
                 self.place = (row.file, row.line)
-                yield replace(comparison, source=self._source(row), id=self._id(row))
+                who = comparison.annotator if comparison.annotator is not None else _annotator(row)
+                yield replace(comparison, source=self._source(row), id=self._id(row), annotator=who)
 
     def _source(self, row: Row) -> str:
         given = row.data.get("source")
@@ -101,26 +154,41 @@ class Dataset:
 
 
 def read(
-    path: str | Path, *, format: str | None = None, source: str | None = None, max_answer: int = MAX_ANSWER
+    path: str | Path,
+    *,
+    format: str | None = None,
+    source: str | None = None,
+    max_answer: int = MAX_ANSWER,
+    labels: How = "raw",
+    raters: Raters = "human",
 ) -> Reader:
     """Stream the comparisons of a file, a folder or a hub set.
 
     `format` names one of `formats.FORMATS` (default: recognised from the first rows of each file); `source` is for rows
     that carry none (default: `source_name`); `max_answer` is in characters, rows with a longer answer are kept out.
+    `labels` and `raters` say what is made of judgements: one comparison for each (`raw`), or for each question by
+    `majority` or by the rater model (`soft`); of human raters, models, or both.
     Raises ConfigError for an unknown format at once, DataError for unreadable files and rows while iterating.
     """
     if format is not None:
         named(format)
-    return Reader(str(path), format, source_name(path) if source is None else source, max_answer)
+    name = source_name(path) if source is None else source
+    return Reader(str(path), format, name, max_answer, labels=labels, raters=raters)
 
 
-def load(paths: Sequence[str | Path] | str | Path, *, format: str | None = None) -> Dataset:
-    """Read all comparisons of some paths into memory. Raises DataError when a path holds no usable one."""
+def load(
+    paths: Sequence[str | Path] | str | Path,
+    *,
+    format: str | None = None,
+    labels: How = "raw",
+    raters: Raters = "human",
+) -> Dataset:
+    """Read all comparisons of some paths into memory, see `read`. Raises DataError when a path holds no usable one."""
     comparisons: list[Comparison] = []
     rows, dropped = 0, Counter[str]()
     examples: dict[str, list[str]] = {}
     for path in [paths] if isinstance(paths, str | Path) else paths:
-        reader = read(path, format=format)
+        reader = read(path, format=format, labels=labels, raters=raters)
         before = len(comparisons)
         comparisons += reader
         if len(comparisons) == before:
@@ -157,6 +225,11 @@ def check_answers(comparison: Comparison, max_answer: int = MAX_ANSWER) -> None:
         raise Unusable("answer too long")
     if any(first == second for first, second in itertools.combinations(answers, 2)):
         raise Unusable("identical answers")
+
+
+def _annotator(row: Row) -> str | None:
+    given = row.data.get("annotator")
+    return given if isinstance(given, str) else None
 
 
 def _label(file: str, path: str) -> str:

@@ -39,6 +39,16 @@ _DROPPED = {
     "no label": "kept out; label them or delete the rows",
     "margin not finite": "kept out; write the margin as a finite number, or leave it out",
     "fewer than two answers": "kept out; a comparison needs two",
+    "skip": "kept out; read the reasons, many skips mean an unclear task",
+    "flag": "kept out; look at what the raters found wrong with these questions",
+    "all bad": "kept out, because they order nothing; collect better candidates",
+    "replaced": "kept out; the rater took these back and judged again",
+    "delivered twice": "kept out; the same judgement is in the data already",
+    "judged by a model": "kept out; models count only when they are asked for, and the reverse for humans",
+    "judged by a human": "kept out; humans are not asked for",
+    "gold item": "kept out; the answer was known before",
+    "attention item": "kept out; the answer was known before",
+    "training item": "kept out; the answer was known before",
 }
 
 

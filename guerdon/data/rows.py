@@ -21,7 +21,7 @@ from guerdon.data.messages import (
     transcript_of,
     turns_of,
 )
-from guerdon.types import Conversation, DataError
+from guerdon.types import Conversation, DataError, Judgement
 
 _ONE = ("completion", "response")
 _MANY = ("completions", "responses")
@@ -98,7 +98,17 @@ def conversations_of(row: Row) -> list[Conversation]:
             f"nothing to score in the columns {columns(data)}; give prompt with completion or completions, messages, "
             "or chosen with rejected"
         ) from None
+    if form.judge:
+        return _asked(form.judge(data))
     return form.convert(data).conversations()
+
+
+def _asked(judgements: Sequence[Judgement]) -> list[Conversation]:
+    """The candidates of a row of judgements, whatever was answered."""
+    if not judgements:
+        raise DataError("holds no judgement; give a row with one")
+    question = judgements[0].question
+    return [question.prompt + completion for completion in question.completions]
 
 
 def _present(data: Mapping[str, Any], names: tuple[str, ...]) -> str | None:

@@ -24,7 +24,7 @@ def write_jsonl(path: str | Path, comparisons: Iterable[Comparison]) -> int:
     """
     target = Path(path)
     count = 0
-    with replacing(target) as temporary, _opened(temporary, target.suffix == ".gz") as file:
+    with replacing(target) as temporary, opened(temporary, target.suffix == ".gz") as file:
         for comparison in comparisons:
             file.write(_line(comparison))
             count += 1
@@ -34,8 +34,8 @@ def write_jsonl(path: str | Path, comparisons: Iterable[Comparison]) -> int:
 def to_row(comparison: Comparison) -> dict[str, Any]:
     """The JSON object of a comparison. One user message is written as text, and so is one assistant message."""
     row: dict[str, Any] = {
-        "prompt": _compact(comparison.prompt, "user"),
-        "completions": [_compact(answer, "assistant") for answer in comparison.completions],
+        "prompt": compact(comparison.prompt, "user"),
+        "completions": [compact(answer, "assistant") for answer in comparison.completions],
         "ranks": list(comparison.ranks),
     }
     if comparison.strength is not None:
@@ -44,13 +44,16 @@ def to_row(comparison: Comparison) -> dict[str, Any]:
         row["annotator"] = comparison.annotator
     if comparison.weight != 1.0:
         row["weight"] = comparison.weight
+    if comparison.probabilities:
+        row["probabilities"] = list(comparison.probabilities)
     return row | {"source": comparison.source, "id": comparison.id}
 
 
-def _compact(messages: Messages, role: str) -> str | list[Any]:
+def compact(messages: Messages, role: str) -> str | list[Any]:
+    """One message of this role as its text, anything else as a list; what `read` would take for more stays a list."""
     if len(messages) == 1 and messages[0]["role"] == role:
         text = messages[0]["content"]
-        if text.strip() and not is_stringified(text):  # what `read` would take for something else stays a list
+        if text.strip() and not is_stringified(text):
             return text
     return list(messages)
 
@@ -64,7 +67,7 @@ def _line(comparison: Comparison) -> bytes:
 
 
 @contextmanager
-def _opened(path: Path, is_gzip: bool) -> Iterator[IO[bytes]]:
+def opened(path: Path, is_gzip: bool) -> Iterator[IO[bytes]]:
     """The file at `path`, compressed if asked: without name and time in the header, so that equal rows give equal bytes."""
     with path.open("wb") as raw:
         if is_gzip:

@@ -154,7 +154,7 @@ def encode_pairs(policy: Policy, comparisons: Sequence[Comparison], max_length: 
             continue
         for pair in comparison.pairs():
             prompt, chosen, rejected = encoded[pair.chosen][0], encoded[pair.chosen][1], encoded[pair.rejected][1]
-            if pair.target != 1.0:
+            if pair.target == 0.5:
                 left_out["tied pairs"] += 1
             elif len(prompt) + max(len(chosen), len(rejected)) > max_length:
                 left_out[f"pairs longer than {max_length} tokens"] += 1
@@ -315,5 +315,5 @@ def _save_reward(
     )
     answers = [(c.prompt, c.completions[0][0]["content"]) for c in train if c.prompt and _is_answer(c.completions[0])]
     reward.write(folder, config.policy, answers)
-    decided = [c for c in held if any(pair.target == 1.0 for pair in c.pairs())]
+    decided = [c for c in held if any(pair.target != 0.5 for pair in c.pairs())]
     return evaluate(score_comparisons(reward, decided), resamples=500).to_dict() if decided else {}

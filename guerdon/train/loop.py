@@ -205,7 +205,7 @@ def row_loss(rewards: Tensor, row: Row, batch: Sequence[Example], config: TrainC
         rewards = rewards.mean(1)
     chosen, rejected = rewards[pairs.chosen], rewards[pairs.rejected]
     with torch.no_grad():
-        decided = (pairs.target == 1.0).float()
+        decided = (pairs.target != 0.5).float()
         gap = chosen - rejected
         correct = decided * ((gap > 0).float() + 0.5 * (gap == 0))
         sums = (loss, pairs.weight.sum(), decided.sum(), correct.sum(), (decided * gap).sum(), rewards.sum())

@@ -151,7 +151,7 @@ def load_data(
         say(f"held out {len(evaluation)} comparisons by prompt for evaluation, {len(train)} to train on")
     else:
         train, evaluation = data.comparisons, []
-    if evaluation and not any(pair.target == 1.0 for row in evaluation for pair in row.pairs()):
+    if evaluation and not any(pair.target != 0.5 for row in evaluation for pair in row.pairs()):
         if config.eval_data:
             raise ConfigError(
                 f"--eval-data {' '.join(config.eval_data)}: all pairs are ties, so no accuracy can be measured"

@@ -27,7 +27,7 @@ def load(path: str | os.PathLike[str]) -> list[Item]:
     for comparison in read(os.fspath(path)).comparisons:
         group = prompt_key(comparison)
         for pair in comparison.pairs():
-            if pair.target == 1.0:
+            if pair.target != 0.5:
                 answers = (comparison.completions[pair.chosen], comparison.completions[pair.rejected])
                 lengths = tuple(float(sum(len(message["content"]) for message in answer)) for answer in answers)
                 id = f"{comparison.id} {pair.chosen}>{pair.rejected}"
