@@ -72,9 +72,9 @@ def projected(features: NDArray[np.float64], widest: int = WIDEST, seed: int = 0
 
 
 def open_questions(store: Store, study: str) -> set[str]:
-    """Names of the ordinary questions that still want a rater."""
+    """Names of the ordinary questions that still want a rater, those given out and not answered yet among them."""
     q, number = schema.question.c, store.study(study).id
-    query = sa.select(q.name).where(q.study == number, q.kind == "normal", q.open)
+    query = sa.select(q.name).where(q.study == number, q.kind == "normal", q.open | (q.locked > 0))
     return set(store.read(lambda db: db.scalars(query).all()))
 
 

@@ -3,8 +3,9 @@
 The prompts of the random arm are split in halves, and each half is held out once. A Bradley-Terry model on a reward model's
 features is fitted to n labels of the other half, another one to n labels of the active arms, and both are measured on the
 half that was held out, which no model chose.
-Labels of an active arm are weighted by P(random) / P(active), so that they speak for the whole pool; P(random) = 1 / number of
-questions that could be asked is read from the random judgement that arrived nearest. The interval is a bootstrap over prompts
+The gain is that of labels as they are trained on, each counting once. Beside it stands the gain of labels weighted by P(random) /
+P(active), which speak for the whole pool but are fewer in effect; P(random) = 1 / number of questions that could be asked is
+read from the random judgement that arrived nearest. The interval is a bootstrap over prompts
 in which split, training labels and held-out labels are all drawn anew.
 """
 
@@ -41,9 +42,9 @@ class SelectionReport:
     labels      judgements in each of the two training sets
     held_out    prompts held out in each split
     random      accuracy after training on labels of the random arm
-    active      accuracy after training on labels of the active arms, weighted
+    active      accuracy after training on labels of the active arms
     gain        active - random; `low` and `high` its 95 % interval
-    plain_gain  gain without weighting, with its interval
+    weighted_gain  the same after training on weighted labels, with its interval
     """
 
     verdict: Verdict
@@ -55,9 +56,9 @@ class SelectionReport:
     gain: float = math.nan
     low: float = math.nan
     high: float = math.nan
-    plain_gain: float = math.nan
-    plain_low: float = math.nan
-    plain_high: float = math.nan
+    weighted_gain: float = math.nan
+    weighted_low: float = math.nan
+    weighted_high: float = math.nan
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SelectionReport:
@@ -146,10 +147,10 @@ def _trial(random: Labels, active: Labels, resamples: int, rng: np.random.Genera
     points = np.array([_once(random, active, rng, resample=False) for _ in range(max(6, resamples // 20))])
     draws = np.array([_once(random, active, rng, resample=True) for _ in range(resamples)])
     n, held_out = int(points[:, 3].mean()), int(points[:, 4].mean())
-    by_random, weighted, unweighted = points[:, :3].mean(axis=0)
-    gain, plain = float(weighted - by_random), float(unweighted - by_random)
-    low, high = _interval(draws[:, 1] - draws[:, 0], gain)
-    plain_low, plain_high = _interval(draws[:, 2] - draws[:, 0], plain)
+    by_random, weighted, by_active = map(float, points[:, :3].mean(axis=0))
+    gain, weighted_gain = by_active - by_random, weighted - by_random
+    low, high = _interval(draws[:, 2] - draws[:, 0], gain)
+    weighted_low, weighted_high = _interval(draws[:, 1] - draws[:, 0], weighted_gain)
     verdict: Verdict = "earns" if low > 0 else "no gain" if high < WORTHWHILE else "not yet known"
     says = {
         "earns": "Active selection earns its keep",
@@ -158,18 +159,18 @@ def _trial(random: Labels, active: Labels, resamples: int, rng: np.random.Genera
     }[verdict]
     return SelectionReport(
         verdict,
-        f"{says}: with {n:,} labels each, {weighted:.1%} against {by_random:.1%} accuracy on prompts chosen at random, a gain of "
+        f"{says}: with {n:,} labels each, {by_active:.1%} against {by_random:.1%} accuracy on prompts chosen at random, a gain of "
         f"{100 * gain:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}).",
         n,
         held_out,
-        float(by_random),
-        float(weighted),
+        by_random,
+        by_active,
         gain,
         low,
         high,
-        plain,
-        plain_low,
-        plain_high,
+        weighted_gain,
+        weighted_low,
+        weighted_high,
     )
 
 
