@@ -31,18 +31,20 @@ class Draw:
     order: Sequence[int] | None = None
 
 
-def next_for(db: sa.Connection, name: str, rater: str, now: float) -> Assignment | None:
+def next_for(
+    db: sa.Connection, name: str, rater: str, now: float, beside: Sequence[int] = ()
+) -> Assignment | None:
     """See `Store.next`."""
     study = studies.find(db, name)
     locks.expire(db, study, now)
     person = join(db, study, rater, now)
     if study.state != "open" or person.state in ("failed", "removed"):
         return None
-    if held := _held(db, study, rater):
+    if held := _held(db, study, rater, beside):
         db.execute(_A.update().where(_A.c.id == held).values(expires=now + study.settings.lock_seconds))
         return find(db, held, rater)
     rng = random.Random(f"{study.settings.seed}:{study.id}:{rater}:{person.judged}:{now}")
-    draw = _training(db, study, rater, person) if person.state == "training" else _item(db, study, rater, person, rng)
+    draw = _training(db, study, rater, person) if person.state == "training" else _item(db, study, rater, person, rng, len(beside))
     if draw is None:
         return None
     order = draw.order or _order(db, draw.question, person, rng)
@@ -60,9 +62,9 @@ def join(db: sa.Connection, study: Study, rater: str, now: float) -> Any:
     return row
 
 
-def _held(db: sa.Connection, study: Study, rater: str) -> int | None:
+def _held(db: sa.Connection, study: Study, rater: str, beside: Sequence[int] = ()) -> int | None:
     """The assignment that is on the rater's screen: one they asked to undo first, else the one they have not answered."""
-    mine = (_A.c.study == study.id) & (_A.c.rater == rater) & (_A.c.state == "live")
+    mine = (_A.c.study == study.id) & (_A.c.rater == rater) & (_A.c.state == "live") & _A.c.id.not_in(beside)
     query = sa.select(_A.c.id).where(mine).order_by((_A.c.replaces == ""), _A.c.expires.desc()).limit(1)
     return db.scalar(query)
 
@@ -77,10 +79,12 @@ def _training(db: sa.Connection, study: Study, rater: str, person: Any) -> Draw 
     return None if found is None else Draw(found, "training", None, person.attempt)
 
 
-def _item(db: sa.Connection, study: Study, rater: str, person: Any, rng: random.Random) -> Draw | None:
+def _item(
+    db: sa.Connection, study: Study, rater: str, person: Any, rng: random.Random, ahead: int
+) -> Draw | None:
     """A repeat, a gold item or an attention check by their shares, else an ordinary question by chance or an active arm."""
     settings = study.settings
-    if settings.limit and person.done >= settings.limit:
+    if settings.limit and person.done + ahead >= settings.limit:
         return None
     left = pool.size(db, study.id, rater)
     if left <= 0:

@@ -133,9 +133,12 @@ class Store:
 
     # raters at work
 
-    def next(self, name: str, rater: str) -> Assignment | None:
-        """What this rater judges now: the assignment that is still theirs, or a new one; None when there is none (see `progress`)."""
-        return self.write(lambda db: assign.next_for(db, name, rater, self.clock()))
+    def next(self, name: str, rater: str, beside: Sequence[int] = ()) -> Assignment | None:
+        """What this rater judges now: the assignment that is still theirs, or a new one; None when there is none (see `progress`).
+
+        `beside` names assignments that the rater's screen holds already and wants another one besides.
+        """
+        return self.write(lambda db: assign.next_for(db, name, rater, self.clock(), beside))
 
     def assignment(self, number: int, rater: str) -> Assignment | None:
         """The assignment of that number, if it is this rater's; also after its lock expired."""
