@@ -31,9 +31,7 @@ class Draw:
     order: Sequence[int] | None = None
 
 
-def next_for(
-    db: sa.Connection, name: str, rater: str, now: float, beside: Sequence[int] = ()
-) -> Assignment | None:
+def next_for(db: sa.Connection, name: str, rater: str, now: float, beside: Sequence[int] = ()) -> Assignment | None:
     """See `Store.next`."""
     study = studies.find(db, name)
     locks.expire(db, study, now)
@@ -44,7 +42,11 @@ def next_for(
         db.execute(_A.update().where(_A.c.id == held).values(expires=now + study.settings.lock_seconds))
         return find(db, held, rater)
     rng = random.Random(f"{study.settings.seed}:{study.id}:{rater}:{person.judged}:{now}")
-    draw = _training(db, study, rater, person) if person.state == "training" else _item(db, study, rater, person, rng, len(beside))
+    draw = (
+        _training(db, study, rater, person)
+        if person.state == "training"
+        else _item(db, study, rater, person, rng, len(beside))
+    )
     if draw is None:
         return None
     order = draw.order or _order(db, draw.question, person, rng)
@@ -79,9 +81,7 @@ def _training(db: sa.Connection, study: Study, rater: str, person: Any) -> Draw 
     return None if found is None else Draw(found, "training", None, person.attempt)
 
 
-def _item(
-    db: sa.Connection, study: Study, rater: str, person: Any, rng: random.Random, ahead: int
-) -> Draw | None:
+def _item(db: sa.Connection, study: Study, rater: str, person: Any, rng: random.Random, ahead: int) -> Draw | None:
     """A repeat, a gold item or an attention check by their shares, else an ordinary question by chance or an active arm."""
     settings = study.settings
     if settings.limit and person.done + ahead >= settings.limit:

@@ -92,7 +92,9 @@ def set_state(visit: Visit) -> Response:
 
 def settings_page(visit: Visit) -> Response:
     study = visit.store.study(visit.study)
-    return visit.page("settings.html", fields=_fields(study.settings), version=study.version, saved=_was(visit, "saved"))
+    return visit.page(
+        "settings.html", fields=_fields(study.settings), version=study.version, saved=_was(visit, "saved")
+    )
 
 
 def change_settings(visit: Visit) -> Response:
@@ -100,7 +102,9 @@ def change_settings(visit: Visit) -> Response:
     try:
         settings = _settings(visit, study.settings)
     except ConfigError as error:
-        return visit.page("settings.html", 400, fields=_sent(visit), version=study.version, problem=sentence(error), saved=False)
+        return visit.page(
+            "settings.html", 400, fields=_sent(visit), version=study.version, problem=sentence(error), saved=False
+        )
     if settings != study.settings:
         version = visit.store.change_settings(visit.study, settings, visit.person.name)
         old, new = asdict(study.settings), asdict(settings)

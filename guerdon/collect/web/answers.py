@@ -19,7 +19,13 @@ from guerdon.types import Answer, DataError, Judgement, Message
 
 ANSWERS: tuple[Answer, ...] = ("ranked", "all_bad", "skip", "flag")
 LONGEST_REASON, LONGEST_EDIT = 10_000, 200_000  # characters
-WHO = {"user": "Person", "assistant": "Assistant", "system": "Instructions", "developer": "Instructions", "tool": "Tool"}
+WHO = {
+    "user": "Person",
+    "assistant": "Assistant",
+    "system": "Instructions",
+    "developer": "Instructions",
+    "tool": "Tool",
+}
 
 
 def shown(assignment: Assignment, settings: Settings) -> dict[str, Any]:
@@ -175,7 +181,12 @@ def _text(value: Any, most: int, what: str) -> str:
 
 
 def _id(value: Any, what: str) -> str:
-    if not isinstance(value, str) or not 8 <= len(value) <= 64 or not value.replace("-", "").isalnum() or not value.isascii():
+    if (
+        not isinstance(value, str)
+        or not 8 <= len(value) <= 64
+        or not value.replace("-", "").isalnum()
+        or not value.isascii()
+    ):
         raise DataError(f"{what} must be a UUID")
     return value
 

@@ -128,7 +128,9 @@ def asset(name: str) -> str:
 
 def _missing(site: Site, status: int) -> Any:
     messages = {404: "There is no such page, or it is not yours to see.", 405: "This page does not take that.", 500: ""}
-    message = messages[status] or "Something failed on the server; it is in the server's log. Nothing you sent was lost."
+    message = (
+        messages[status] or "Something failed on the server; it is in the server's log. Nothing you sent was lost."
+    )
 
     async def answer(request: Request, error: Exception) -> Response:
         return refusal(site, request, Stop(status, message))

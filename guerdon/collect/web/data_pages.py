@@ -47,7 +47,9 @@ def _bring(visit: Visit) -> dict[str, Any]:
     chosen = next((known for known in QUESTION_KINDS if known == kind), None)
     if chosen is None:
         raise ConfigError(f"questions are {', '.join(QUESTION_KINDS)}")
-    stem = "".join(letter for letter in Path(file.filename).name.removesuffix(ending) if letter.isalnum() or letter in "-_")
+    stem = "".join(
+        letter for letter in Path(file.filename).name.removesuffix(ending) if letter.isalnum() or letter in "-_"
+    )
     with tempfile.TemporaryDirectory(prefix="guerdon-") as folder:
         path = Path(folder) / f"{stem[:60] or 'upload'}{ending}"
         with path.open("wb") as target:

@@ -174,7 +174,9 @@ def _require_own_origin(site: Site, request: Request) -> None:
     else:
         ours = origin.partition("://")[2] == headers.get("host", "").lower() != ""
     if not ours or headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        raise Stop(403, f"This request came from another site ({host_of(origin) or 'unnamed'}), so nothing was changed.")
+        raise Stop(
+            403, f"This request came from another site ({host_of(origin) or 'unnamed'}), so nothing was changed."
+        )
 
 
 def _require_token(visit: Visit) -> None:

@@ -111,7 +111,9 @@ def sections_of(value: Any) -> list[Section]:
             parts.append(Section(words(name), list(row_of(found).items()), [], []))
         elif isinstance(found, Mapping):
             parts.append(_table(name, [{"": key} | row_of(entry) for key, entry in found.items()]))
-        elif isinstance(found, Sequence) and not isinstance(found, str) and found and dataclasses.is_dataclass(found[0]):
+        elif (
+            isinstance(found, Sequence) and not isinstance(found, str) and found and dataclasses.is_dataclass(found[0])
+        ):
             parts.append(_table(name, [row_of(entry) for entry in found]))
         else:
             plain.append((words(name), cell(found)))

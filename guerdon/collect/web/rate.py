@@ -25,7 +25,9 @@ def studies(visit: Visit) -> Response:
     rows = []
     for name in access.studies(visit.person):
         study = store.study(name)
-        rows.append({"study": study, "title": study.settings.title or name, "progress": store.progress(name, visit.person.name)})
+        rows.append(
+            {"study": study, "title": study.settings.title or name, "progress": store.progress(name, visit.person.name)}
+        )
     return visit.page("studies.html", rows=rows)
 
 
