@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import httpx2
 
-from guerdon.client import retry_after
+from guerdon.client.retry import retry_after
 from guerdon.types import ConfigError, GuerdonError, Message
 
 Job = TypeVar("Job")
