@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import chat
+from tiny_models import chat
 
 from guerdon.cli import COMMANDS, main
 from guerdon.data.write import write_jsonl

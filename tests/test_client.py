@@ -11,7 +11,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from conftest import chat
+from tiny_models import chat
 
 from guerdon.client import Client
 from guerdon.client import retry as module

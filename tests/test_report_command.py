@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from conftest import chat
+from tiny_models import chat
 
 from guerdon.cli import main
 from guerdon.data.write import write_jsonl

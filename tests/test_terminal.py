@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import chat
+from tiny_models import chat
 
 from guerdon.optimize.sft_config import SftConfig
 from guerdon.options import to_yaml

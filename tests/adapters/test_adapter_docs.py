@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import chat
 from consumers import FOLDER, consumers
 from test_openrlhf import MOCKS, roll_out
 from test_verl import batch, run_worker
+from tiny_models import chat
 
 DOCS = Path(__file__).parents[2] / "docs"
 SMALL = "report_to=[], use_cpu=True, max_steps=1, max_completion_length=4, num_generations=2, per_device_train_batch_size=2, save_strategy='no', disable_tqdm=True"

@@ -14,8 +14,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import CHAT_TEMPLATE, chat
 from consumers import consumers
+from tiny_models import CHAT_TEMPLATE, chat
 
 from guerdon.adapters.chat_text import ChatText
 from guerdon.adapters.openrlhf import reward_function

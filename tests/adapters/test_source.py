@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from conftest import chat
+from tiny_models import chat
 
 from guerdon.adapters.source import Queue, scorer_of
 from guerdon.optimize.rewards import parts_of

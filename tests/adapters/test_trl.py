@@ -8,7 +8,7 @@ import logging
 import math
 
 import pytest
-from conftest import chat
+from tiny_models import chat
 
 from guerdon.adapters.source import conversation_of
 from guerdon.adapters.trl import reward_func, reward_funcs

@@ -17,8 +17,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import chat
 from consumers import consumers
+from tiny_models import chat
 
 from guerdon.adapters import verl as adapter
 from guerdon.types import ConfigError, ScoringError

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from conftest import chat
+from tiny_models import chat
 
 from guerdon.cli import main
 from guerdon.data.write import write_jsonl

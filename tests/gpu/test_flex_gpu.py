@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import chat
+from tiny_models import chat
 
 from guerdon.model.reward import RewardModel
 

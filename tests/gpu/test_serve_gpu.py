@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 import torch
-from conftest import chat
+from tiny_models import chat
 
 from guerdon.model.reward import RewardModel
 from guerdon.serve.call import Call, Item

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import chat
+from tiny_models import chat
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from guerdon.model.reward import RewardModel
@@ -265,7 +265,7 @@ def test_names_that_are_no_model_are_told_apart(make_backbone, tmp_path):
 
 
 def test_two_labels_are_refused(make_backbone, make_tokenizer, tmp_path):
-    from conftest import tiny_config
+    from tiny_models import tiny_config
     from transformers import Qwen3ForSequenceClassification
 
     config = tiny_config("qwen3", 400)

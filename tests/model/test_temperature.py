@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import chat
+from tiny_models import chat
 
 from guerdon.model.contract import FILE, Contract
 from guerdon.model.reward import RewardModel

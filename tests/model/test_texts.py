@@ -8,7 +8,7 @@ import random
 
 import pytest
 import torch
-from conftest import CHAT_TEMPLATE, chat
+from tiny_models import CHAT_TEMPLATE, chat
 
 from guerdon.model.ensemble import Ensemble
 from guerdon.model.head import final_layers

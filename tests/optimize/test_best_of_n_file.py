@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from conftest import chat
+from tiny_models import chat
 from tiny_policy import tiny_policy
 
 from guerdon import cli

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import chat
 from safetensors.torch import load_file, save_file
+from tiny_models import chat
 from tiny_policy import tiny_policy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

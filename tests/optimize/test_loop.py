@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import chat
 from policy_runs import Letters, assert_same_policy, config_of, letters, quiet, rows_of, untimed, weights
+from tiny_models import chat
 from tiny_policy import make_world
 from torch import Tensor
 from transformers import AutoModelForCausalLM

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from conftest import chat
+from tiny_models import chat
 from tiny_policy import tiny_policy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

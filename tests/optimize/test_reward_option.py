@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import chat
+from tiny_models import chat
 
 from guerdon.client import Client
 from guerdon.optimize.reward_option import Part, parse_part, parse_rewards

@@ -6,7 +6,7 @@ import json
 import math
 
 import pytest
-from conftest import chat
+from tiny_models import chat
 
 from guerdon.optimize.final_answer import grade, number
 from guerdon.optimize.rewards import Affine, WeightedSum, centred, parts_of

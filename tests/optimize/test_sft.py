@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import chat
+from tiny_models import chat
 from tiny_policy import tiny_policy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

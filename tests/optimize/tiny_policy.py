@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from conftest import tiny_config
 from policy_runs import write_prompts
+from tiny_models import tiny_config
 from transformers import AutoModelForCausalLM
 
 NAMES = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}

@@ -16,7 +16,7 @@ import httpx2
 import pytest
 import torch
 import uvicorn
-from conftest import CHAT_TEMPLATE, chat
+from tiny_models import CHAT_TEMPLATE, chat
 
 from guerdon.model.head import final_layers
 from guerdon.model.reward import RewardModel

@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import chat
 from dialect_server import ANSWERS, BROKEN, PROMPT, TALKS, causal, encoder, serving  # noqa: F401
+from tiny_models import chat
 
 from guerdon.adapters.trl import reward_func
 from guerdon.client import Client

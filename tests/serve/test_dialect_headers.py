@@ -7,8 +7,8 @@ import json
 
 import pytest
 import torch
-from conftest import chat
 from dialect_server import ANSWERS, PROMPT, TALKS, Live, causal, serving  # noqa: F401
+from tiny_models import chat
 
 from guerdon.model.ensemble import Ensemble
 from guerdon.model.head import final_layers

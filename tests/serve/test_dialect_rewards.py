@@ -6,8 +6,8 @@ import math
 
 import httpx2
 import pytest
-from conftest import chat
 from dialect_server import ANSWERS, BROKEN, PROMPT, TALKS, causal  # noqa: F401
+from tiny_models import chat
 
 from guerdon.serve.dialects import kserve, nemo_gym, openrlhf, slime
 from guerdon.serve.dialects.wire import sigmoid

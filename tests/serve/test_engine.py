@@ -8,8 +8,8 @@ import statistics
 import time
 
 import pytest
-from conftest import chat
 from serving import Letters, service_of, settled, talk, value_of
+from tiny_models import chat
 
 from guerdon.model.ensemble import Ensemble
 from guerdon.model.reward import RewardModel

@@ -9,8 +9,8 @@ import re
 
 import numpy as np
 import pytest
-from conftest import chat
 from serving import Letters, client_of, service_of, settled, talk, value_of
+from tiny_models import chat
 
 from guerdon.aggregate import parse_rule
 from guerdon.client import Client

@@ -11,7 +11,7 @@ import time
 
 import httpx2
 import pytest
-from conftest import chat
+from tiny_models import chat
 
 from guerdon.cli import main
 from guerdon.model.reward import RewardModel

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import chat
+from tiny_models import chat
 
 from guerdon.diagnose.monitor import Monitor, Observation, Settings
 from guerdon.diagnose.novelty import Novelty

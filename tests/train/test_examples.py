@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import chat
+from tiny_models import chat
 
 from guerdon.model.encode import Encoder, prepare_tokenizer
 from guerdon.train.config import TrainConfig

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import chat
 from safetensors.torch import load_file
+from tiny_models import chat
 
 from guerdon.data.write import write_jsonl
 from guerdon.model.reward import RewardModel

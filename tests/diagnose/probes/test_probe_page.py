@@ -6,9 +6,9 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from conftest import chat
 from rich.console import Console
 from test_measure import Rule, comparisons, facts, noise
+from tiny_models import chat
 
 from guerdon.cli import main
 from guerdon.data.write import write_jsonl

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from conftest import chat
+from tiny_models import chat
 
 from guerdon.cli import main
 from guerdon.data.read import load as read_comparisons
