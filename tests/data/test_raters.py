@@ -162,8 +162,8 @@ def test_alpha_by_hand() -> None:
 
 
 def test_skills_and_pairs_are_those_of_noisy_bradley_terry() -> None:
-    """crowd-kit's model has no slope but a share of answers by attention; it must order raters and pairs as ours does."""
-    given = simulate(SKILLS, SIDES, threshold=0.0, questions=400, overlap=5)
+    """crowd-kit's model has no slope but a share of answers by attention: pairs in the same order, skills no worse than its own."""
+    given = simulate(SKILLS, SIDES, threshold=0.0, questions=150, overlap=9)
     rows = [(f"{j.question.id} {j.order[0]}", f"{j.question.id} {j.order[1]}", j.rater,
              f"{j.question.id} {0 if j.ranks[0] < j.ranks[1] else 1}") for j in given]  # fmt: skip
     with consumers("crowdkit", "transformers", "nltk"):
@@ -172,6 +172,8 @@ def test_skills_and_pairs_are_those_of_noisy_bradley_terry() -> None:
 
         oracle = NoisyBradleyTerry(n_iter=100).fit(pd.DataFrame(rows, columns=["left", "right", "worker", "label"]))
     model = fit_raters(given)
-    assert spearmanr([oracle.skills_[rater] for rater in model.votes.raters], model.p.skill)[0] >= 0.9
+    planted = [SKILLS[int(rater[1:])] for rater in model.votes.raters]
+    theirs = spearmanr(planted, [oracle.skills_[rater] for rater in model.votes.raters])[0]
+    assert spearmanr(planted, model.p.skill)[0] >= max(0.9, theirs)
     gaps = [oracle.scores_[f"{q.id} 0"] - oracle.scores_[f"{q.id} 1"] for q in model.votes.questions]
     assert spearmanr(gaps, better(model))[0] >= 0.9
