@@ -25,6 +25,8 @@ COMMANDS = {
     "score": ("score", "score prompts with one or many answers each, resumable, in constant memory"),
     "collect create": ("collect_create", "make a study: a place where people say which answer is better"),
     "collect import": ("collect_import", "add prompts with candidate answers to a study"),
+    "collect user": ("collect_user", "add, list, close and open accounts of a study's web application"),
+    "collect start": ("collect_start", "serve the web application: raters answer, leads watch"),
     "collect backup": ("collect_backup", "copy the database of all studies, checked, while raters work"),
     "optimize sft": ("sft", "fine-tune a policy on chosen answers or completions: something to start from"),
     "optimize ppo": ("ppo", "train a policy against the frozen reward by PPO, watched for over-optimisation"),
