@@ -90,7 +90,7 @@ def _study(connection: Any, url: str, name: str | None) -> str:
         return str(name)
     known = ", ".join(names) or "none"
     asked = f"has no study {name!r}" if name else "holds several studies"
-    raise DataError(f"{_public(url)}: {asked} (there are: {known}); write ...?study=NAME")
+    raise DataError(f"{public(url)}: {asked} (there are: {known}); write ...?study=NAME")
 
 
 @contextlib.contextmanager
@@ -114,7 +114,7 @@ def _connected(url: str) -> Iterator[tuple[Any, str, dict[str, str]]]:
         if type(error).__module__.split(".")[0] not in ("sqlite3", "psycopg"):
             raise
         reason = str(error).strip().splitlines()[0]
-        raise DataError(f"{_public(url)}: cannot be read as a database of guerdon collect ({reason})") from None
+        raise DataError(f"{public(url)}: cannot be read as a database of guerdon collect ({reason})") from None
 
 
 def _sqlite(url: str, path: str) -> sqlite3.Connection:
@@ -137,7 +137,12 @@ def _postgresql(url: str) -> Any:
     return connection
 
 
-def _public(url: str) -> str:
+def source_of(url: str) -> str:
+    """What rows out of this database call their source: the study, or the URL without its password."""
+    return dict(parse_qsl(urlsplit(url).query)).get("study") or public(url)
+
+
+def public(url: str) -> str:
     """The URL without the password."""
     parts = urlsplit(url)
     if parts.password is None:

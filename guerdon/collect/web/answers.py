@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from guerdon.collect.masking import mask
@@ -30,6 +31,7 @@ WHO = {
 def shown(assignment: Assignment, settings: Settings) -> dict[str, Any]:
     """A question for the screen: markup ready to be put in, answers in the order of the positions."""
     question = assignment.question
+    asked = "\n".join(message["content"] for message in question.prompt if message["role"] == "user")
     answers = [question.completions[candidate] for candidate in assignment.order]
     return {
         "assignment": assignment.id,
@@ -37,26 +39,27 @@ def shown(assignment: Assignment, settings: Settings) -> dict[str, Any]:
         "guideline": assignment.guideline,
         "expires": assignment.expires,
         "replaces": assignment.replaces,
-        "prompt": [turn(message, settings.mask) for message in question.prompt],
+        "prompt": [turn(message, asked, settings.mask) for message in question.prompt],
         "answers": [
             {
-                "turns": [turn(message, settings.mask) for message in answer],
-                "text": hidden(answer[-1]["content"], settings.mask),
+                "turns": [turn(message, asked, settings.mask) for message in answer],
+                "text": hidden(answer[-1]["content"], asked, settings.mask),
             }
             for answer in answers
         ],
     }
 
 
-def turn(message: Message, words: Sequence[str]) -> dict[str, str]:
-    """One message: who speaks, and what, as inert markup with identity words masked."""
+def turn(message: Message, asked: str, words: tuple[str, ...]) -> dict[str, str]:
+    """One message: who speaks, and what, as inert markup. Names of models are masked in what is not the person's own."""
     role = message["role"]
-    text = hidden(message["content"], words)
+    text = hidden(message["content"], message["content"] if role == "user" else asked, words)
     return {"role": role, "who": WHO.get(role, "Other"), "html": plain(text) if role == "tool" else markup(text)}
 
 
-def hidden(text: str, words: Sequence[str]) -> str:
-    return mask(text, words)[0]
+@lru_cache(maxsize=4096)
+def hidden(text: str, asked: str, words: tuple[str, ...]) -> str:
+    return mask(text, asked, words).text
 
 
 def read(sent: Any, assignment: Assignment, rater: str) -> Judgement:
