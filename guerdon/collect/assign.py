@@ -162,8 +162,8 @@ def undo(db: sa.Connection, name: str, rater: str, now: float) -> Assignment | N
     study, j = studies.find(db, name), schema.judgement.c
     query = (
         sa.select(_A.c.id, _A.c.judgement, _A.c.arm)
-        .join(_A, _A.c.judgement == j.id)
-        .where(j.study == study.id, j.rater == rater, _A.c.state == "done")
+        .join(_A, _A.c.id == j.assignment)
+        .where(j.study == study.id, j.rater == rater, _A.c.state == "done", _A.c.judgement == j.id)
         .order_by(j.seq.desc())
         .limit(1)
     )

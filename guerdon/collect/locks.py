@@ -29,7 +29,9 @@ _OLD = sa.select(_A.c.id, _A.c.display).where(
 )
 _LATE = (
     sa.select(_A)
-    .where(_A.c.study == bindparam("study"), _A.c.state == "live", _A.c.expires < bindparam("now"))
+    .where(
+        _A.c.study == bindparam("study"), sa.text("state = 'live'"), _A.c.expires < bindparam("now")
+    )  # as the index says it
     .order_by(_A.c.expires)
     .limit(EXPIRE)
 )

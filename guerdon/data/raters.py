@@ -222,7 +222,8 @@ def _deviations(votes: Votes, p: Parameters, spreads: Floats, fits: tuple[bool, 
     if (votes.size > 2).any():
         spread = _spread(np.concatenate(scores), np.concatenate(owners), np.concatenate(events), count) + prior
         covariance = covariance @ spread @ covariance
-    return np.sqrt(np.maximum(np.einsum("rii->ri", covariance), 0.0))
+    deviations: Floats = np.sqrt(np.maximum(np.einsum("rii->ri", covariance), 0.0))
+    return deviations
 
 
 def _typical(p: Parameters, deviations: Floats) -> tuple[Parameters, Floats]:

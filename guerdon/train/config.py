@@ -35,6 +35,10 @@ class TrainConfig:
     """Share of the prompts held out when there is no eval-data; 0 trains on everything and keeps the last weights."""
     format: str | None = None
     """Format of the data, when it is not to be recognised (see docs/data.md)."""
+    labels: Literal["raw", "majority", "soft"] = "raw"
+    """What is made of judgements: a comparison for each, or for each question by majority or by the rater model (soft)."""
+    raters: Literal["human", "model", "both"] = "human"
+    """Whose judgements count, where the data are judgements."""
     seed: int = 0
     """Seed of the new head, the split and the order of the data."""
     epochs: float = 1.0

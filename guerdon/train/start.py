@@ -134,11 +134,11 @@ def load_data(
 
     Without eval-data a share of the prompts is held out. Prompts that occur in the eval-data are reported, not removed.
     """
-    data = load(config.data, format=config.format)
+    data = load(config.data, format=config.format, labels=config.labels, raters=config.raters)
     say(_data_line("train", data))
     manifest: dict[str, Any] = {"train": _facts(data)}
     if config.eval_data:
-        held = load(config.eval_data, format=config.format)
+        held = load(config.eval_data, format=config.format, labels=config.labels, raters=config.raters)
         say(_data_line("eval", held))
         manifest["eval"] = _facts(held)
         train, evaluation = data.comparisons, held.comparisons

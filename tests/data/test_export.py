@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from guerdon.data.containers import Row, stream
@@ -26,7 +26,8 @@ loose = settings(max_examples=25, suppress_health_check=list(HealthCheck), deadl
 @pytest.mark.parametrize("format", JUDGED)
 def test_judgements_come_back(tmp_path: Path, format: str, given: list[Judgement]) -> None:
     done = export(given, tmp_path / "out.jsonl", format, skip_unsupported=True)
-    assume(done.rows)
+    if not done.rows:  # nothing here that the format can hold
+        return
     rows = list(stream(tmp_path / "out.jsonl"))
     assert recognise(rows[:1]) == format
     from guerdon.data.formats import FORMATS
@@ -47,7 +48,8 @@ def test_labels_come_back(tmp_path: Path, format: str, given: list[Judgement]) -
         given, tmp_path / "out.jsonl", format, raters="both", skip_unsupported=True, drop=("strength", "annotator")
     )
     assert done.rows + sum(done.skipped.values()) == len(made)
-    assume(done.rows)
+    if not done.rows:  # nothing here that the format can hold
+        return
     ours = [_normal(c if format != "openai" else replace(c, strength=None)) for c in made]
     reader = read(tmp_path / "out.jsonl", format=format)
     for back in reader:

@@ -210,7 +210,7 @@ def test_format_can_be_forced(tmp_path: Path) -> None:
 
 
 def test_unknown_format_is_known_before_reading() -> None:
-    with pytest.raises(ConfigError, match="unknown format 'tlr'; did you mean trl\\? choose one of guerdon"):
+    with pytest.raises(ConfigError, match="unknown format 'tlr'; did you mean trl\\? choose one of judgements"):
         read("nowhere.jsonl", format="tlr")
 
 
