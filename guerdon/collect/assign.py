@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import sqlalchemy as sa
+from sqlalchemy import bindparam
 
 from guerdon.collect import locks, pool, schema, studies, training
 from guerdon.collect import order as orders
@@ -18,6 +19,20 @@ from guerdon.collect.records import Assignment, Progress, Standing, Study
 from guerdon.types import ConfigError
 
 _Q, _A, _P = schema.question, schema.assignment, schema.participant
+_HELD = (
+    sa.select(_A.c.id)
+    .where(_A.c.study == bindparam("study"), _A.c.rater == bindparam("rater"), _A.c.state == "live")
+    .where(_A.c.id.not_in(bindparam("beside", expanding=True)))
+    .order_by((_A.c.replaces == ""), _A.c.expires.desc())
+    .limit(1)
+)
+_FIND = (
+    sa.select(_A.c.id.label("number"), _A.c.display, _A.c.arm, _A.c.probability, _A.c.guideline, _A.c.expires)
+    .add_columns(_A.c.replaces, schema.study.c.name.label("study_name"), _Q.c.name, _Q.c.body, _Q.c.models, _Q.c.source)
+    .join(_Q, _Q.c.id == _A.c.question)
+    .join(schema.study, schema.study.c.id == _A.c.study)
+    .where(_A.c.id == bindparam("number"), _A.c.rater == bindparam("rater"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,40 +46,40 @@ class Draw:
     order: Sequence[int] | None = None
 
 
-def next_for(db: sa.Connection, name: str, rater: str, now: float) -> Assignment | None:
+def next_for(db: sa.Connection, name: str, rater: str, now: float, beside: Sequence[int] = ()) -> Assignment | None:
     """See `Store.next`."""
     study = studies.find(db, name)
     locks.expire(db, study, now)
     person = join(db, study, rater, now)
     if study.state != "open" or person.state in ("failed", "removed"):
         return None
-    if held := _held(db, study, rater):
-        db.execute(_A.update().where(_A.c.id == held).values(expires=now + study.settings.lock_seconds))
+    if held := _held(db, study, rater, beside):
+        locks.set_assignment(db, held, expires=now + study.settings.lock_seconds)
         return find(db, held, rater)
     rng = random.Random(f"{study.settings.seed}:{study.id}:{rater}:{person.judged}:{now}")
-    draw = _training(db, study, rater, person) if person.state == "training" else _item(db, study, rater, person, rng)
+    draw = (
+        _training(db, study, rater, person)
+        if person.state == "training"
+        else _item(db, study, rater, person, rng, len(beside))
+    )
     if draw is None:
         return None
     order = draw.order or _order(db, draw.question, person, rng)
-    number = locks.take(db, study, draw.question, rater, order, draw.arm, draw.probability, draw.round, now)
-    return find(db, number, rater)
+    return locks.take(db, study, draw.question, rater, order, draw.arm, draw.probability, draw.round, now)
 
 
 def join(db: sa.Connection, study: Study, rater: str, now: float) -> Any:
     """The participant's row; made on first sight, in training when the study has training items."""
-    here = sa.select(_P).where(_P.c.study == study.id, _P.c.rater == rater)
-    if (row := db.execute(here).first()) is None:
+    if (row := locks.person_of(db, study.id, rater)) is None:
         state = "training" if studies.counter(db, study.id, "questions:training") else "active"
         db.execute(_P.insert().values(study=study.id, rater=rater, state=state, joined=now))
-        row = db.execute(here).one()
+        row = locks.person_of(db, study.id, rater)
     return row
 
 
-def _held(db: sa.Connection, study: Study, rater: str) -> int | None:
+def _held(db: sa.Connection, study: Study, rater: str, beside: Sequence[int] = ()) -> int | None:
     """The assignment that is on the rater's screen: one they asked to undo first, else the one they have not answered."""
-    mine = (_A.c.study == study.id) & (_A.c.rater == rater) & (_A.c.state == "live")
-    query = sa.select(_A.c.id).where(mine).order_by((_A.c.replaces == ""), _A.c.expires.desc()).limit(1)
-    return db.scalar(query)
+    return db.scalar(_HELD, {"study": study.id, "rater": rater, "beside": list(beside)})
 
 
 def _training(db: sa.Connection, study: Study, rater: str, person: Any) -> Draw | None:
@@ -77,12 +92,12 @@ def _training(db: sa.Connection, study: Study, rater: str, person: Any) -> Draw 
     return None if found is None else Draw(found, "training", None, person.attempt)
 
 
-def _item(db: sa.Connection, study: Study, rater: str, person: Any, rng: random.Random) -> Draw | None:
+def _item(db: sa.Connection, study: Study, rater: str, person: Any, rng: random.Random, pending: int) -> Draw | None:
     """A repeat, a gold item or an attention check by their shares, else an ordinary question by chance or an active arm."""
     settings = study.settings
-    if settings.limit and person.done >= settings.limit:
+    if settings.limit and person.done + pending >= settings.limit:
         return None
-    left = pool.size(db, study.id, rater)
+    left = studies.counter(db, study.id, "open") - person.open_seen
     if left <= 0:
         return None  # nothing is asked only to check the rater
     share = rng.random()
@@ -124,15 +139,7 @@ def _order(db: sa.Connection, question: int, person: Any, rng: random.Random) ->
 
 def find(db: sa.Connection, number: int, rater: str) -> Assignment | None:
     """See `Store.assignment`."""
-    columns = [_A.c.id.label("number"), _A.c.display, _A.c.arm, _A.c.probability, _A.c.guideline, _A.c.expires]
-    query = (
-        sa.select(*columns, _A.c.replaces, schema.study.c.name.label("study_name"))
-        .add_columns(_Q.c.name, _Q.c.body, _Q.c.models, _Q.c.source)
-        .join(_Q, _Q.c.id == _A.c.question)
-        .join(schema.study, schema.study.c.id == _A.c.study)
-        .where(_A.c.id == number, _A.c.rater == rater)
-    )
-    row = db.execute(query).first()
+    row = db.execute(_FIND, {"number": number, "rater": rater}).first()
     if row is None:
         return None
     order = tuple(json.loads(row.display))
@@ -155,8 +162,8 @@ def undo(db: sa.Connection, name: str, rater: str, now: float) -> Assignment | N
     study, j = studies.find(db, name), schema.judgement.c
     query = (
         sa.select(_A.c.id, _A.c.judgement, _A.c.arm)
-        .join(_A, _A.c.judgement == j.id)
-        .where(j.study == study.id, j.rater == rater, _A.c.state == "done")
+        .join(_A, _A.c.id == j.assignment)
+        .where(j.study == study.id, j.rater == rater, _A.c.state == "done", _A.c.judgement == j.id)
         .order_by(j.seq.desc())
         .limit(1)
     )
@@ -164,8 +171,7 @@ def undo(db: sa.Connection, name: str, rater: str, now: float) -> Assignment | N
     if last is None or last.arm == "training" or study.state == "closed":
         return None
     expires = now + study.settings.lock_seconds
-    values = {"state": "live", "replaces": last.judgement, "expires": expires}
-    db.execute(_A.update().where(_A.c.id == last.id).values(**values))
+    locks.set_assignment(db, last.id, state="live", replaces=last.judgement, expires=expires)
     return find(db, last.id, rater)
 
 
@@ -173,7 +179,7 @@ def progress(db: sa.Connection, name: str, rater: str, now: float) -> Progress:
     """See `Store.progress`."""
     study = studies.find(db, name)
     total = studies.counter(db, study.id, "questions:training")
-    person = db.execute(sa.select(_P).where(_P.c.study == study.id, _P.c.rater == rater)).first()
+    person = locks.person_of(db, study.id, rater)
     limit, standing = study.settings.limit, _standing(db, study, person, rater)
     if person is None:
         return Progress("training" if total else "active", standing, 0, 0, limit, 0, total)
@@ -204,5 +210,4 @@ def set_rater_state(
     study = studies.find(db, name)
     person = join(db, study, rater, now)
     attempt = person.attempt + (state == "training" and person.state != "training")
-    here = (_P.c.study == study.id) & (_P.c.rater == rater)
-    db.execute(_P.update().where(here).values(state=state, attempt=attempt))
+    locks.set_person(db, study.id, rater, state=state, attempt=attempt)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import sqlalchemy as sa
+from sqlalchemy import bindparam
 
 from guerdon.collect import assign, locks, schema, studies, training
 from guerdon.collect.database import Database
@@ -21,6 +22,21 @@ from guerdon.types import DataError, Judgement, Question
 COUNTED = ("random", "uncertain", "d-optimal", "given")  # arms whose answers count for the overlap
 CACHED = 5000  # questions kept while streaming
 _Q, _A, _J, _P = schema.question, schema.assignment, schema.judgement, schema.participant
+_KNOWN = sa.select(_J, _Q.c.name).join(_Q, _Q.c.id == _J.c.question).where(_J.c.id == bindparam("id"))
+_QUESTION = sa.select(_Q).where(_Q.c.study == bindparam("study"), _Q.c.name == bindparam("name"))
+_MINE = sa.select(_A).where(
+    _A.c.question == bindparam("question"), _A.c.rater == bindparam("rater"), _A.c.study == bindparam("study")
+)
+_THIS = _MINE.where(_A.c.id == bindparam("number"))
+_OPEN_FIRST = _MINE.order_by(
+    sa.case((_A.c.state == "live", 0), (_A.c.state == "expired", 1), else_=2), _A.c.round.desc()
+).limit(1)
+_INSERT = _J.insert().inline()
+_ONE_MORE = (
+    _P.update()
+    .where(_P.c.study == bindparam("b_study"), _P.c.rater == bindparam("b_rater"))
+    .values(judged=_P.c.judged + 1, done=_P.c.done + bindparam("counted"))
+)
 
 
 def submit(
@@ -28,12 +44,10 @@ def submit(
 ) -> Literal["stored", "known"]:
     """See `Store.submit`."""
     study = studies.find(db, name)
-    if known := db.execute(
-        sa.select(_J, _Q.c.name).join(_Q, _Q.c.id == _J.c.question).where(_J.c.id == judgement.id)
-    ).first():
+    if known := db.execute(_KNOWN, {"id": judgement.id}).first():
         _require_same(known, study, judgement)
         return "known"
-    question = db.execute(sa.select(_Q).where(_Q.c.study == study.id, _Q.c.name == judgement.question.id)).first()
+    question = db.execute(_QUESTION, {"study": study.id, "name": judgement.question.id}).first()
     if question is None:
         raise DataError(f"judgement {judgement.id}: study {name!r} has no question {judgement.question.id!r}")
     if question.body != body_of(judgement.question):
@@ -46,7 +60,7 @@ def submit(
         judgement = replace(
             judgement, order=order, arm=given.arm, probability=given.probability, guideline=given.guideline
         )
-    db.execute(_J.insert().values(_row(study, question.id, judgement, given.id if given else None, late, now)))
+    db.execute(_INSERT, _row(study, question.id, judgement, given.id if given else None, late, now))
     _count(db, study, judgement, replaced is not None, late, now)
     if judgement.kind == "human":
         if replaced is not None:
@@ -63,12 +77,11 @@ def _assignment(db: sa.Connection, study: Study, question: int, judgement: Judge
     """
     if judgement.kind == "model":
         return None
-    mine = (_A.c.question == question) & (_A.c.rater == judgement.rater) & (_A.c.study == study.id)
+    mine = {"question": question, "rater": judgement.rater, "study": study.id}
     if number is None:
-        open_first = sa.case((_A.c.state == "live", 0), (_A.c.state == "expired", 1), else_=2)
-        row = db.execute(sa.select(_A).where(mine).order_by(open_first, _A.c.round.desc()).limit(1)).first()
+        row = db.execute(_OPEN_FIRST, mine).first()
     else:
-        row = db.execute(sa.select(_A).where(mine, _A.c.id == number)).first()
+        row = db.execute(_THIS, {**mine, "number": number}).first()
         if row is None:
             raise DataError(
                 f"judgement {judgement.id}: assignment {number} is not this rater's, or on another question"
@@ -117,11 +130,10 @@ def _after_answer(db: sa.Connection, study: Study, question: int, judgement: Jud
     """First answer of this rater: the assignment is done, the question has one answer (or refusal) more."""
     person = assign.join(db, study, judgement.rater, now)
     number = given.id if given else _insert_done(db, study, question, judgement, now)
-    done = {"state": "done", "judgement": judgement.id, "item": person.judged, "replaces": ""}
-    db.execute(_A.update().where(_A.c.id == number).values(**done))
+    locks.set_assignment(db, number, state="done", judgement=judgement.id, item=person.judged, replaces="")
     expired = bool(given and given.state == "expired")
     if expired:
-        locks.shown_again(db, given)
+        locks.show(db, study.id, question, judgement.rater, json.loads(given.display), 1)  # after all
     counted = judgement.arm in COUNTED
     if counted:
         answers = judgement.answer in ("ranked", "all_bad")
@@ -138,8 +150,7 @@ def _after_answer(db: sa.Connection, study: Study, question: int, judgement: Jud
     if judgement.arm == "training":
         training.finish(db, study, judgement.rater)
         return
-    here = (_P.c.study == study.id) & (_P.c.rater == judgement.rater)
-    db.execute(_P.update().where(here).values(judged=_P.c.judged + 1, done=_P.c.done + int(counted)))
+    db.execute(_ONE_MORE, {"b_study": study.id, "b_rater": judgement.rater, "counted": int(counted)})
 
 
 def _insert_done(db: sa.Connection, study: Study, question: int, judgement: Judgement, now: float) -> int:
@@ -164,8 +175,7 @@ def _after_replacement(
 ) -> None:
     """A changed answer: only whether it is an answer or a refusal can make a difference to the question."""
     if given:
-        done = {"state": "done", "judgement": judgement.id, "replaces": ""}
-        db.execute(_A.update().where(_A.c.id == given.id).values(**done))
+        locks.set_assignment(db, given.id, state="done", judgement=judgement.id, replaces="")
     if judgement.arm in COUNTED:
         change = int(judgement.answer in ("ranked", "all_bad")) - int(replaced.answer in ("ranked", "all_bad"))
         locks.change_question(db, study, question, judgement.rater, answered=change, refused=-change)

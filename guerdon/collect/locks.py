@@ -11,14 +11,57 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import bindparam
 
 from guerdon.collect import schema, studies
 from guerdon.collect.order import Tally, add, empty
-from guerdon.collect.questions import dump
-from guerdon.collect.records import Study
+from guerdon.collect.questions import dump, question_of
+from guerdon.collect.records import Assignment, Study
 
 EXPIRE = 200  # locks taken back at once, at most
 _Q, _A, _P = schema.question, schema.assignment, schema.participant
+
+# Statements are built once: building one costs more than running it.
+_WHO = (_P.c.study == bindparam("b_study")) & (_P.c.rater == bindparam("b_rater"))
+_HAVE = sa.select(_A.c.rater).where(_A.c.question == bindparam("b_question"), _A.c.round == 0, _A.c.state != "expired")
+_OLD = sa.select(_A.c.id, _A.c.display).where(
+    _A.c.question == bindparam("question"), _A.c.rater == bindparam("rater"), _A.c.round == bindparam("round")
+)
+_LATE = (
+    sa.select(_A)
+    .where(
+        _A.c.study == bindparam("study"), sa.text("state = 'live'"), _A.c.expires < bindparam("now")
+    )  # as the index says it
+    .order_by(_A.c.expires)
+    .limit(EXPIRE)
+)
+_PERSON = sa.select(_P).where(_WHO)
+_QUESTION = sa.select(_Q).where(_Q.c.id == bindparam("b_id"))
+_SET_ASSIGNMENT = _A.update().where(_A.c.id == bindparam("b_id"))
+_SET_QUESTION = _Q.update().where(_Q.c.id == bindparam("b_id"))
+_SET_PERSON = _P.update().where(_WHO)
+_ADD_SEEN = _SET_PERSON.values(open_seen=_P.c.open_seen + bindparam("step"))
+_ADD_SEEN_TO_ALL = (
+    _P.update()
+    .where(_P.c.study == bindparam("b_study"), _P.c.rater.in_(_HAVE))
+    .values(open_seen=_P.c.open_seen + bindparam("step"))
+)
+_INSERT = _A.insert()
+
+
+def set_assignment(db: sa.Connection, number: int, **values: Any) -> None:
+    """Change some columns of an assignment."""
+    db.execute(_SET_ASSIGNMENT, {"b_id": number, **values})
+
+
+def person_of(db: sa.Connection, study: int, rater: str) -> Any:
+    """The row of a participant, or None."""
+    return db.execute(_PERSON, {"b_study": study, "b_rater": rater}).first()
+
+
+def set_person(db: sa.Connection, study: int, rater: str, **values: Any) -> None:
+    """Change some columns of a participant."""
+    db.execute(_SET_PERSON, {"b_study": study, "b_rater": rater, **values})
 
 
 def tally_of(person: Any, k: int) -> Tally:
@@ -37,64 +80,61 @@ def take(
     probability: float | None,
     round: int,
     now: float,
-) -> int:
-    """Lock a question for a rater and return the assignment's number. An expired one comes back with the order it had."""
-    key = (_A.c.question == question) & (_A.c.rater == rater) & (_A.c.round == round)
-    old = db.execute(sa.select(_A.c.id, _A.c.display).where(key)).first()
-    values = {
+) -> Assignment:
+    """Lock a question for a rater. An expired assignment comes back with the order it had."""
+    key: dict[str, Any] = {"question": question, "rater": rater, "round": round}
+    old = db.execute(_OLD, key).first()
+    values: dict[str, Any] = {
         "arm": arm,
         "probability": probability,
-        "guideline": studies.latest_guideline(db, study.id),
+        "guideline": study.guideline,
         "given": now,
         "expires": now + study.settings.lock_seconds,
         "state": "live",
     }
     if old:
-        order = json.loads(old.display)
-        db.execute(_A.update().where(_A.c.id == old.id).values(**values))
-        number = old.id
+        order, number = json.loads(old.display), old.id
+        set_assignment(db, number, **values)
     else:
-        values |= {
-            "study": study.id,
-            "question": question,
-            "rater": rater,
-            "round": round,
-            "display": dump(list(order)),
-        }
-        number = db.execute(_A.insert().values(**values)).inserted_primary_key[0]  # type: ignore[index]
-    _show(db, study.id, question, rater, order, 1)
+        values |= {"study": study.id, **key, "display": dump(list(order))}
+        number = db.execute(_INSERT, values).inserted_primary_key[0]  # type: ignore[index]
+    row = show(db, study.id, question, rater, order, 1)
     if round == 0:
-        change_question(db, study, question, rater, locked=1, seen=1)
-    return int(number)
+        change_question(db, study, question, rater, row=row, locked=1, seen=1)
+    return Assignment(
+        number,
+        study.name,
+        rater,
+        question_of(row),
+        tuple(order),
+        arm,  # type: ignore[arg-type]
+        probability,
+        study.guideline,
+        now + study.settings.lock_seconds,
+    )
 
 
 def expire(db: sa.Connection, study: Study, now: float) -> None:
     """Take back the locks whose time is over. What was answered before an undo stays answered."""
-    late = sa.select(_A).where(_A.c.study == study.id, _A.c.state == "live", _A.c.expires < now)
-    for row in db.execute(late.order_by(_A.c.expires).limit(EXPIRE)).all():
-        here = _A.update().where(_A.c.id == row.id)
+    for row in db.execute(_LATE, {"study": study.id, "now": now}).all():
         if row.judgement:
-            db.execute(here.values(state="done", replaces=""))
+            set_assignment(db, row.id, state="done", replaces="")
             continue
-        db.execute(here.values(state="expired"))
-        _show(db, study.id, row.question, row.rater, json.loads(row.display), -1)
+        set_assignment(db, row.id, state="expired")
+        show(db, study.id, row.question, row.rater, json.loads(row.display), -1)
         if row.round == 0:
             change_question(db, study, row.question, row.rater, locked=-1, seen=-1)
 
 
-def shown_again(db: sa.Connection, row: Any) -> None:
-    """Count the order of an expired assignment after all: its answer came late."""
-    _show(db, row.study, row.question, row.rater, json.loads(row.display), 1)
-
-
-def _show(db: sa.Connection, study: int, question: int, rater: str, order: Sequence[int], times: int) -> None:
-    """Keep both tallies: how often candidates stood where, for the question and for the rater."""
-    tally = json.loads(db.scalar(sa.select(_Q.c.positions).where(_Q.c.id == question)) or "[]") or empty(len(order))
-    db.execute(_Q.update().where(_Q.c.id == question).values(positions=dump(add(tally, order, times))))
-    here = (_P.c.study == study) & (_P.c.rater == rater)
-    person = db.execute(sa.select(_P.c.positions).where(here)).one()
+def show(db: sa.Connection, study: int, question: int, rater: str, order: Sequence[int], times: int) -> Any:
+    """Keep both tallies, how often candidates stood where, for the question and for the rater; returns the question's row."""
+    row = db.execute(_QUESTION, {"b_id": question}).one()
+    tally = json.loads(row.positions) or empty(len(order))
+    db.execute(_SET_QUESTION, {"b_id": question, "positions": dump(add(tally, order, times))})
+    person = person_of(db, study, rater)
     positions = json.loads(person.positions) | {str(len(order)): add(tally_of(person, len(order)), order, times)}
-    db.execute(_P.update().where(here).values(positions=dump(positions)))
+    set_person(db, study, rater, positions=dump(positions))
+    return row
 
 
 def change_question(
@@ -103,6 +143,7 @@ def change_question(
     question: int,
     rater: str,
     *,
+    row: Any = None,
     locked: int = 0,
     answered: int = 0,
     refused: int = 0,
@@ -110,25 +151,20 @@ def change_question(
 ) -> None:
     """Add to the numbers of an ordinary question, and open or close it where they cross what is wanted.
 
-    `seen` is +1 when the rater gets it, or answers late, and -1 when their lock expires.
+    `row` is the question's row where it is at hand. `seen` is +1 when the rater gets it, or answers late, and -1 when
+    their lock expires.
     """
-    q = db.execute(
-        sa.select(_Q.c.kind, _Q.c.open, _Q.c.locked, _Q.c.answered, _Q.c.refused).where(_Q.c.id == question)
-    ).one()
+    q = row or db.execute(_QUESTION, {"b_id": question}).one()
     if q.kind != "normal":
         return
     locked, answered, refused = q.locked + locked, q.answered + answered, q.refused + refused
     wanted = answered + locked < study.settings.overlap and refused < study.settings.give_up
     values = {"locked": locked, "answered": answered, "refused": refused, "open": wanted}
-    db.execute(_Q.update().where(_Q.c.id == question).values(**values))
+    db.execute(_SET_QUESTION, {"b_id": question, **values})
+    who = {"b_study": study.id, "b_rater": rater}
     if q.open and seen:
-        _add_seen(db, study.id, _P.c.rater == rater, seen)
+        db.execute(_ADD_SEEN, {**who, "step": seen})
     if q.open != wanted:
         step = 1 if wanted else -1
         studies.count(db, study.id, {"open": step})
-        have = sa.select(_A.c.rater).where(_A.c.question == question, _A.c.round == 0, _A.c.state != "expired")
-        _add_seen(db, study.id, _P.c.rater.in_(have), step)
-
-
-def _add_seen(db: sa.Connection, study: int, who: sa.ColumnElement[bool], step: int) -> None:
-    db.execute(_P.update().where(_P.c.study == study, who).values(open_seen=_P.c.open_seen + step))
+        db.execute(_ADD_SEEN_TO_ALL, {"b_study": study.id, "b_question": question, "step": step})

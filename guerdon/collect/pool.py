@@ -13,23 +13,29 @@ WINDOW = 8  # the next questions of the random order, among which the sides deci
 HIDDEN = 500  # gold or attention items looked at, at most
 
 
-def unseen(rater: str) -> sa.ColumnElement[bool]:
+def unseen(rater: str | sa.BindParameter[str]) -> sa.ColumnElement[bool]:
     """Condition on `question`: this rater neither has nor had it (an expired lock does not count)."""
     a = schema.assignment.c
     return ~sa.exists().where(a.question == schema.question.c.id, a.rater == rater, a.state != "expired")
 
 
-def is_open(study: int, kind: str = "normal") -> sa.ColumnElement[bool]:
+def is_open(study: int | sa.BindParameter[int], kind: str = "normal") -> sa.ColumnElement[bool]:
     """Condition on `question`: of this study and kind, and wanting another rater."""
     q = schema.question.c
     return (q.study == study) & (q.kind == kind) & q.open
 
 
+_NEXT = (
+    sa.select(schema.question.c.id, schema.question.c.k, schema.question.c.positions)
+    .where(is_open(sa.bindparam("study")), unseen(sa.bindparam("rater")))
+    .order_by(schema.question.c.draw)
+    .limit(WINDOW)
+)
+
+
 def next_open(db: sa.Connection, study: int, rater: str) -> list[Any]:
     """(id, k, positions) of the first open questions in the study's random order that this rater has not had."""
-    q = schema.question.c
-    query = sa.select(q.id, q.k, q.positions).where(is_open(study), unseen(rater)).order_by(q.draw).limit(WINDOW)
-    return list(db.execute(query).all())
+    return list(db.execute(_NEXT, {"study": study, "rater": rater}).all())
 
 
 def size(db: sa.Connection, study: int, rater: str) -> int:

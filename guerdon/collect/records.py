@@ -19,13 +19,17 @@ Standing = Literal["go on", "nothing left", "limit reached", "not qualified", "r
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """A study as it stands: its number in the database, name, state, settings and their version."""
+    """A study as it stands: its number in the database, name, state, settings and their version.
+
+    guideline    version of the guidelines that raters are shown now; 0 when there are none
+    """
 
     id: int
     name: str
     state: StudyState
     settings: Settings
     version: int
+    guideline: int = 0
 
 
 @dataclass(frozen=True, slots=True)

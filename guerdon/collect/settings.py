@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from guerdon.options import from_yaml
 from guerdon.types import ConfigError
 
 Reason = Literal["no", "optional", "required"]
@@ -111,6 +112,15 @@ class Settings:
             raise ConfigError(f"there is no setting {unknown[0]!r}; known are {', '.join(sorted(known))}")
         plain: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in values.items()}
         return cls(**plain)
+
+    @classmethod
+    def from_yaml(cls, path: str) -> Settings:
+        """Settings from a YAML file with these names. Raises ConfigError, naming the file."""
+        try:
+            return from_yaml(cls, path)
+        except ConfigError as error:
+            message = str(error)
+            raise ConfigError(message if message.startswith(path) else f"{path}: {message}") from None
 
 
 def _require(holds: bool, message: str) -> None:

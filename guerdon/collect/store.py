@@ -113,7 +113,7 @@ class Store:
         `gold` gives the known ranks by question id (needed for kinds gold, attention, training), `why` the feedback
         after a training item. Raises ConfigError where known ranks are missing or do not fit.
         """
-        return questions.add(self.database, name, new, gold or {}, why or {}, kind)
+        return questions.add(self.database, name, new, {} if gold is None else gold, {} if why is None else why, kind)
 
     def questions(self, name: str, kind: QuestionKind | None = None) -> Iterator[Question]:
         """The questions of a study in the order they were added, streaming."""
@@ -133,9 +133,13 @@ class Store:
 
     # raters at work
 
-    def next(self, name: str, rater: str) -> Assignment | None:
-        """What this rater judges now: the assignment that is still theirs, or a new one; None when there is none (see `progress`)."""
-        return self.write(lambda db: assign.next_for(db, name, rater, self.clock()))
+    def next(self, name: str, rater: str, beside: Sequence[int] = ()) -> Assignment | None:
+        """What this rater judges now: the assignment that is still theirs, or a new one; None when there is none (see `progress`).
+
+        `beside` names assignments the rater has at hand and means to answer; another one is wanted. So a browser can
+        have the next question before the network goes.
+        """
+        return self.write(lambda db: assign.next_for(db, name, rater, self.clock(), beside))
 
     def assignment(self, number: int, rater: str) -> Assignment | None:
         """The assignment of that number, if it is this rater's; also after its lock expired."""

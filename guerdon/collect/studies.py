@@ -17,10 +17,16 @@ from guerdon.types import ConfigError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 _settings_of = lru_cache(maxsize=256)(Settings.from_json)
+_GUIDELINE = sa.select(sa.func.max(schema.guideline.c.version)).where(schema.guideline.c.study == schema.study.c.id)
 _STUDIES = (
     sa.select(schema.study, schema.settings.c.version, schema.settings.c.body)
+    .add_columns(_GUIDELINE.scalar_subquery().label("guideline"))
     .join(schema.settings, schema.settings.c.study == schema.study.c.id)
     .order_by(schema.study.c.id, schema.settings.c.version.desc())
+)
+_STUDY = _STUDIES.where(schema.study.c.name == sa.bindparam("name")).limit(1)
+_COUNTER = sa.select(schema.counter.c.value).where(
+    schema.counter.c.study == sa.bindparam("study"), schema.counter.c.name == sa.bindparam("name")
 )
 _COUNT = sa.text(
     "INSERT INTO counter (study, name, value) VALUES (:study, :name, :value) "
@@ -41,7 +47,7 @@ def create(db: sa.Connection, name: str, settings: Settings, author: str) -> Stu
 
 def find(db: sa.Connection, name: str) -> Study:
     """The study with its latest settings. Raises ConfigError when there is none of that name."""
-    row = db.execute(_STUDIES.where(schema.study.c.name == name).limit(1)).first()
+    row = db.execute(_STUDY, {"name": name}).first()
     if row is None:
         names = [study.name for study in every(db)]
         known = f"there are {', '.join(names)}" if names else "there is none yet; make one: guerdon collect create"
@@ -57,7 +63,7 @@ def every(db: sa.Connection) -> list[Study]:
 
 
 def _study(row: Any) -> Study:
-    return Study(row.id, row.name, row.state, _settings_of(row.body), row.version)
+    return Study(row.id, row.name, row.state, _settings_of(row.body), row.version, row.guideline or 0)
 
 
 def set_state(db: sa.Connection, name: str, state: StudyState) -> None:
@@ -88,12 +94,6 @@ def guideline(db: sa.Connection, name: str, version: int | None) -> tuple[int, s
     return (row.version, row.body) if row else (0, "")
 
 
-def latest_guideline(db: sa.Connection, study: int) -> int:
-    """Version of the guidelines that raters are shown now; 0 when there are none."""
-    table = schema.guideline
-    return db.scalar(sa.select(sa.func.max(table.c.version)).where(table.c.study == study)) or 0
-
-
 def _add_version(db: sa.Connection, table: sa.Table, study: int, body: str, author: str) -> int:
     last = db.scalar(sa.select(sa.func.max(table.c.version)).where(table.c.study == study)) or 0
     db.execute(table.insert().values(study=study, version=last + 1, body=body, author=author, created=time.time()))
@@ -108,8 +108,7 @@ def count(db: sa.Connection, study: int, changes: Mapping[str, int]) -> None:
 
 
 def counter(db: sa.Connection, study: int, name: str) -> int:
-    table = schema.counter
-    return db.scalar(sa.select(table.c.value).where(table.c.study == study, table.c.name == name)) or 0
+    return db.scalar(_COUNTER, {"study": study, "name": name}) or 0
 
 
 def counts(db: sa.Connection, name: str) -> Counts:

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from guerdon.collect import schema, studies
+from guerdon.collect import locks, schema, studies
 from guerdon.collect.records import Feedback, Study
 
-_A, _J, _G, _P = schema.assignment, schema.judgement, schema.gold, schema.participant
+_A, _J, _G = schema.assignment, schema.judgement, schema.gold
 
 
 class Result(NamedTuple):
@@ -45,18 +45,17 @@ def result(db: sa.Connection, study: int, rater: str, attempt: int) -> Result:
 
 def finish(db: sa.Connection, study: Study, rater: str) -> None:
     """After a training answer: once all items are answered, let the rater in, give another attempt, or neither."""
-    here = (_P.c.study == study.id) & (_P.c.rater == rater)
-    person = db.execute(sa.select(_P).where(here)).one()
+    person = locks.person_of(db, study.id, rater)
     total = studies.counter(db, study.id, "questions:training")
     answered, right = result(db, study.id, rater, person.attempt)
     if person.state != "training" or answered < total:
         return
     if right >= study.settings.pass_mark * total:
-        db.execute(_P.update().where(here).values(state="active"))
+        locks.set_person(db, study.id, rater, state="active")
     elif person.attempt + 1 < study.settings.attempts:
-        db.execute(_P.update().where(here).values(attempt=person.attempt + 1))
+        locks.set_person(db, study.id, rater, attempt=person.attempt + 1)
     else:
-        db.execute(_P.update().where(here).values(state="failed"))
+        locks.set_person(db, study.id, rater, state="failed")
 
 
 def feedback(db: sa.Connection, assignment: int, rater: str) -> Feedback | None:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
+from guerdon.data.database import is_database, public, stream_database
 from guerdon.data.hub import is_hub_id, stream_hub
 from guerdon.types import DataError
 
@@ -43,11 +44,16 @@ class Row(NamedTuple):
 
 
 def stream(path: str | os.PathLike[str]) -> Iterator[Row]:
-    """All rows of a file, of a folder (sorted, recursive) or of a hub set `owner/name[/config][:split]`.
+    """All rows of a file, of a folder (sorted, recursive), of a hub set `owner/name[/config][:split]` or of a study in a database.
 
     Raises DataError, with file and line, where the bytes cannot be read as rows.
     """
     name = os.fspath(path)
+    if is_database(name):
+        shown = public(name)
+        for number, data in stream_database(name):
+            yield Row(shown, number, data)
+        return
     if is_hub_id(name):
         for number, data in stream_hub(name):
             yield Row(name, number, data)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from guerdon.data.containers import Row, kind_of, stream
+from guerdon.data.database import is_database, source_of
 from guerdon.data.formats import Format, named, recognise
 from guerdon.data.labels import How, Raters, labels_of
 from guerdon.data.messages import Unusable
@@ -209,6 +210,8 @@ def explain_empty(reader: Reader) -> str:
 
 def source_name(path: str | Path) -> str:
     """The file's stem or the folder's name; the folder's also for a file that is only named `train`, `test`, ..."""
+    if is_database(str(path)):
+        return source_of(str(path))
     file = Path(path)
     if kind_of(file) is None:
         return file.resolve().name if file.is_dir() else str(path)

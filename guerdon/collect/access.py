@@ -1,0 +1,299 @@
+"""Who may do what: accounts, roles, invitations, which studies somebody sees, and the log of what was done.
+
+Three roles. An `admin` sees everything. A `lead` runs the studies they belong to and may begin new ones. A `rater` answers in
+the studies they belong to and sees nothing of anybody else. Signing in is next door, in sessions.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import time
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from argon2 import PasswordHasher
+from sqlalchemy.exc import IntegrityError
+
+from guerdon.collect import schema
+from guerdon.collect.store import Store
+from guerdon.types import ConfigError
+
+Role = Literal["admin", "lead", "rater"]
+ROLES: tuple[Role, ...] = ("admin", "lead", "rater")
+SHORTEST, LONGEST = 10, 512  # characters of a password: long enough to hold, short enough to hash
+HOUR = 3600.0
+HASHER = PasswordHasher()  # argon2id with the parameters of RFC 9106, section 4 (second choice: 64 MiB)
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """An account. `name` is also the rater's name in judgements."""
+
+    id: int
+    name: str
+    role: Role
+    active: bool
+    created: float
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """What a link lets its bearer become: `role`, in `study` ("" for none), until `expires`."""
+
+    role: Role
+    study: str
+    expires: float
+    uses: int
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of the audit log."""
+
+    at: float
+    person: str
+    action: str
+    study: str
+    detail: dict[str, Any]
+
+
+class Access:
+    """The tables of people and rights in a store's database. Every change writes its line to the audit log in the same
+    transaction."""
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+        self.read, self.write, self.clock = store.read, store.write, clock
+
+    # --- accounts
+
+    def add(self, name: str, role: Role, password: str, by: str = "") -> Person:
+        """A new account. Raises ConfigError when the name is taken or cannot be one, or the password is weak."""
+        name, row = valid_name(name), {"role": valid_role(role), "password": hashed(password, name)}
+        try:
+            self.write(lambda db: self._insert(db, name, row, by or name))
+        except IntegrityError:
+            raise ConfigError(f"there is already an account '{name}'; choose another name") from None
+        person = self.find(name)
+        assert person is not None
+        return person
+
+    def _insert(self, db: sa.Connection, name: str, row: dict[str, Any], by: str) -> int:
+        same = sa.select(schema.user.c.id).where(sa.func.lower(schema.user.c.name) == name.lower())
+        if db.execute(same).first():
+            raise ConfigError(f"there is already an account '{name}'; choose another name")
+        done = db.execute(sa.insert(schema.user).values(name=name, active=True, created=self.clock(), **row))
+        self.log(db, by, "account added", detail={"name": name, "role": row["role"]})
+        return int(done.inserted_primary_key[0])
+
+    def find(self, name: str) -> Person | None:
+        """The account of that name, whether or not it is active."""
+        row = self.read(lambda db: db.execute(sa.select(schema.user).where(schema.user.c.name == name)).first())
+        return person_of(row) if row else None
+
+    def people(self, study: str = "") -> list[Person]:
+        """All accounts, or those that belong to a study, by name."""
+        query = sa.select(schema.user).order_by(schema.user.c.name)
+        if study:
+            query = query.join(schema.membership, schema.membership.c.person == schema.user.c.id).join(
+                schema.study, schema.study.c.id == schema.membership.c.study
+            )
+            query = query.where(schema.study.c.name == study)
+        return self.read(lambda db: [person_of(row) for row in db.execute(query)])
+
+    def set_password(self, name: str, password: str, by: str) -> None:
+        """A new password; everybody who is signed in with the old one is signed out."""
+        self._change(name, by, "password changed", {}, {"password": hashed(password, name)}, sign_out=True)
+
+    def set_active(self, name: str, active: bool, by: str) -> None:
+        """Close an account (and sign its owner out), or open it again. Its judgements stay."""
+        action = "account opened" if active else "account closed"
+        self._change(name, by, action, {}, {"active": active}, sign_out=not active)
+
+    def set_role(self, name: str, role: Role, by: str) -> None:
+        """Another role. Raises ConfigError when the last active admin would be gone."""
+        self._change(name, by, "role changed", {"role": role}, {"role": valid_role(role)}, sign_out=True)
+
+    def _change(
+        self, name: str, by: str, action: str, detail: dict[str, Any], values: dict[str, Any], sign_out: bool
+    ) -> None:
+        def work(db: sa.Connection) -> None:
+            found = db.execute(sa.select(schema.user).where(schema.user.c.name == name)).first()
+            if found is None:
+                raise ConfigError(f"there is no account '{name}'; see `guerdon collect user list`")
+            loses = values.get("active") is False or values.get("role", "admin") != "admin"
+            if found.role == "admin" and found.active and loses and self._admins(db) == 1:
+                raise ConfigError(f"'{name}' is the last admin; make another one first")
+            db.execute(sa.update(schema.user).where(schema.user.c.id == found.id).values(**values))
+            if sign_out:
+                db.execute(sa.delete(schema.session).where(schema.session.c.person == found.id))
+            self.log(db, by, action, detail={"name": name} | detail)
+
+        self.write(work)
+
+    @staticmethod
+    def _admins(db: sa.Connection) -> int:
+        query = sa.select(sa.func.count()).where(schema.user.c.role == "admin", schema.user.c.active)
+        return int(db.execute(query).scalar_one())
+
+    # --- who sees which study
+
+    def studies(self, person: Person) -> list[str]:
+        """Names of the studies somebody sees, in order."""
+        query = sa.select(schema.study.c.name).order_by(schema.study.c.name)
+        if person.role != "admin":
+            query = query.join(schema.membership).where(schema.membership.c.person == person.id)
+        return self.read(lambda db: list(db.execute(query).scalars()))
+
+    def sees(self, person: Person, study: str) -> bool:
+        """Whether somebody may know that a study exists."""
+        query = sa.select(schema.study.c.id).where(schema.study.c.name == study)
+        if person.role != "admin":
+            query = query.join(schema.membership).where(schema.membership.c.person == person.id)
+        return self.read(lambda db: db.execute(query).first() is not None)
+
+    def join(self, name: str, study: str, by: str) -> None:
+        """Let somebody into a study; nothing happens when they are in already."""
+        self._membership(name, study, by, joining=True)
+
+    def leave(self, name: str, study: str, by: str) -> None:
+        """Take a study from somebody's sight. Their judgements stay."""
+        self._membership(name, study, by, joining=False)
+
+    def _membership(self, name: str, study: str, by: str, joining: bool) -> None:
+        table = schema.membership
+
+        def work(db: sa.Connection) -> None:
+            person = db.execute(sa.select(schema.user.c.id).where(schema.user.c.name == name)).scalar()
+            number = db.execute(sa.select(schema.study.c.id).where(schema.study.c.name == study)).scalar()
+            if person is None or number is None:
+                raise ConfigError(f"there is no account '{name}'" if person is None else f"there is no study '{study}'")
+            here = sa.and_(table.c.person == person, table.c.study == number)
+            is_in = db.execute(sa.select(table.c.study).where(here)).first() is not None
+            if is_in == joining:
+                return
+            change = sa.insert(table).values(person=person, study=number) if joining else sa.delete(table).where(here)
+            db.execute(change)
+            self.log(db, by, "joined a study" if joining else "left a study", study=study, detail={"name": name})
+
+        self.write(work)
+
+    # --- invitations
+
+    def invite(self, role: Role, study: str, by: Person, hours: float = 72.0, uses: int = 1) -> str:
+        """The token of a new link; only its digest is kept. Raises ConfigError for a right that `by` does not have."""
+        if by.role != "admin" and (valid_role(role) == "admin" or not study):
+            raise ConfigError("a lead invites leads and raters, into a study")
+        if not 0 < hours <= 24 * 60 or not 1 <= uses <= 500:
+            raise ConfigError("an invitation holds for at most 60 days and 500 people")
+        token, now = secrets.token_urlsafe(32), self.clock()
+
+        def work(db: sa.Connection) -> None:
+            number = db.execute(sa.select(schema.study.c.id).where(schema.study.c.name == study)).scalar()
+            row = {"role": valid_role(role), "study": number, "author": by.id, "uses": uses, "created": now}
+            db.execute(sa.insert(schema.invitation).values(digest=digest(token), expires=now + hours * HOUR, **row))
+            self.log(db, by.name, "invited", study=study, detail={"role": role, "uses": uses, "hours": hours})
+
+        self.write(work)
+        return token
+
+    def invitation(self, token: str) -> Invitation | None:
+        """What a link still offers; None when it is unknown, used up or too old."""
+        table = schema.invitation
+        query = sa.select(table.c.role, schema.study.c.name, table.c.expires, table.c.uses)
+        query = query.select_from(table.outerjoin(schema.study)).where(table.c.digest == digest(token))
+        row = self.read(lambda db: db.execute(query).first())
+        if row is None or row.uses < 1 or row.expires <= self.clock():
+            return None
+        return Invitation(row.role, row.name or "", row.expires, row.uses)
+
+    def accept(self, token: str, name: str, password: str) -> Person:
+        """An account by invitation. Raises ConfigError when the link is spent or the name or password will not do."""
+        name, secret = valid_name(name), hashed(password, name)
+        table = schema.invitation
+
+        def work(db: sa.Connection) -> None:
+            here = sa.and_(table.c.digest == digest(token), table.c.uses > 0, table.c.expires > self.clock())
+            spent = db.execute(sa.update(table).where(here).values(uses=table.c.uses - 1))
+            row = db.execute(sa.select(table).where(table.c.digest == digest(token))).first()
+            if spent.rowcount != 1 or row is None:
+                raise ConfigError("this invitation is used up or too old; ask for a new one")
+            person = self._insert(db, name, {"role": row.role, "password": secret}, name)
+            if row.study is not None:
+                db.execute(sa.insert(schema.membership).values(person=person, study=row.study))
+
+        try:
+            self.write(work)
+        except IntegrityError:
+            raise ConfigError(f"there is already an account '{name}'; choose another name") from None
+        found = self.find(name)
+        assert found is not None
+        return found
+
+    # --- the log
+
+    def log(
+        self, db: sa.Connection, person: str, action: str, study: str = "", detail: dict[str, Any] | None = None
+    ) -> None:
+        """A line in the audit log, in the caller's transaction."""
+        number = (
+            db.execute(sa.select(schema.study.c.id).where(schema.study.c.name == study)).scalar() if study else None
+        )
+        text = json.dumps(detail or {}, ensure_ascii=False)
+        values = {"at": self.clock(), "person": person[:80], "action": action[:40], "study": number, "detail": text}
+        db.execute(sa.insert(schema.audit).values(**values))
+
+    def note(self, person: str, action: str, study: str = "", **detail: Any) -> None:
+        """A line in the audit log, in a transaction of its own."""
+        self.write(lambda db: self.log(db, person, action, study, detail))
+
+    def events(self, limit: int = 200, before: float | None = None, study: str = "") -> list[Event]:
+        """The latest lines of the audit log, newest first."""
+        table = schema.audit
+        query = sa.select(table, schema.study.c.name.label("study_name")).select_from(table.outerjoin(schema.study))
+        query = query.order_by(table.c.id.desc()).limit(limit)
+        if before is not None:
+            query = query.where(table.c.at < before)
+        if study:
+            query = query.where(schema.study.c.name == study)
+        rows = self.read(lambda db: db.execute(query).all())
+        return [Event(row.at, row.person, row.action, row.study_name or "", json.loads(row.detail)) for row in rows]
+
+
+def digest(token: str) -> str:
+    """How a token is kept: it has 256 random bits, so a plain SHA-256 tells nothing about it."""
+    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
+
+
+def hashed(password: str, name: str) -> str:
+    """The argon2id hash of a password. Raises ConfigError when it is too short, too long, or the name."""
+    if not SHORTEST <= len(password) <= LONGEST:
+        raise ConfigError(f"a password has {SHORTEST} to {LONGEST} characters; a few unrelated words make a good one")
+    if name.lower() in password.lower() and len(name) > 3 and len(password) < len(name) + 6:
+        raise ConfigError("the password is the name, or nearly; a few unrelated words make a good one")
+    if len(set(password)) < 4:
+        raise ConfigError("the password repeats the same few characters; a few unrelated words make a good one")
+    return HASHER.hash(password)
+
+
+def valid_name(name: str) -> str:
+    """A name in its one spelling. Raises ConfigError unless it is letters, digits, spaces and `. _ - @ + '`."""
+    name = " ".join(unicodedata.normalize("NFKC", name).split())
+    if not 1 <= len(name) <= 60 or not all(letter.isalnum() or letter in " ._-@+'" for letter in name):
+        raise ConfigError("a name has 1 to 60 letters, digits, spaces or any of . _ - @ + '")
+    return name
+
+
+def valid_role(role: str) -> Role:
+    for known in ROLES:
+        if role == known:
+            return known
+    raise ConfigError(f"there is no role '{role}'; write admin, lead or rater")
+
+
+def person_of(row: Any) -> Person:
+    return Person(row.id, row.name, row.role, bool(row.active), row.created)

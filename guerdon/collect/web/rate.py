@@ -1,0 +1,118 @@
+"""The rater's screen and the five paths its script speaks to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.responses import JSONResponse, RedirectResponse, Response
+
+from guerdon.collect.show import markup
+from guerdon.collect.web import answers
+from guerdon.collect.web.gate import Stop, Visit
+from guerdon.types import DataError
+
+BATCH = 100  # answers taken in one request: more than a browser gathers in a day without network
+AHEAD = 3  # questions a browser may hold at once
+
+
+def home(visit: Visit) -> Response:
+    return RedirectResponse("/studies", 303)
+
+
+def studies(visit: Visit) -> Response:
+    """The studies somebody sees: to answer in, and for leads to run."""
+    access, store = visit.site.access, visit.store
+    rows = []
+    for name in access.studies(visit.person):
+        study = store.study(name)
+        rows.append(
+            {"study": study, "title": study.settings.title or name, "progress": store.progress(name, visit.person.name)}
+        )
+    return visit.page("studies.html", rows=rows)
+
+
+def screen(visit: Visit) -> Response:
+    """The page; its script fetches the questions."""
+    study = visit.store.study(visit.study)
+    version, text = visit.store.guideline(visit.study)
+    asks = {
+        "study": visit.study,
+        "rater": visit.person.name,
+        "strength": study.settings.strength,
+        "attributes": list(study.settings.attributes),
+        "scale": study.settings.scale,
+        "rationale": study.settings.rationale,
+        "edit": study.settings.edit,
+        "ties": study.settings.ties,
+        "allBad": study.settings.all_bad,
+        "guideline": version,
+    }
+    title = study.settings.title or study.name
+    return visit.page("rate.html", title=title, asks=asks, guideline=markup(text) if text else "", version=version)
+
+
+def guidelines(visit: Visit) -> Response:
+    """The guidelines as a page of their own, the latest version or the one asked for."""
+    asked = visit.request.query_params.get("version", "")
+    version, text = visit.store.guideline(visit.study, int(asked) if asked.isdecimal() and len(asked) < 9 else None)
+    study = visit.store.study(visit.study)
+    return visit.page(
+        "guidelines.html", title=study.settings.title or study.name, html=markup(text) if text else "", version=version
+    )
+
+
+def next_question(visit: Visit) -> Response:
+    """A question for this rater, besides those the browser holds; and where the rater stands."""
+    held = [int(part) for part in visit.request.query_params.get("held", "").split(",") if part.isdecimal()][:AHEAD]
+    rater, store = visit.person.name, visit.store
+    assignment = store.next(visit.study, rater, beside=held) if len(held) < AHEAD else None
+    settings = store.study(visit.study).settings
+    return JSONResponse(
+        {
+            "question": answers.shown(assignment, settings) if assignment else None,
+            "progress": answers.standing(store.progress(visit.study, rater)),
+        }
+    )
+
+
+def submit(visit: Visit) -> Response:
+    """One answer or many, in their order; each is on the disk before its line in the reply says so."""
+    sent = visit.json
+    items = sent.get("answers") if isinstance(sent, dict) else None
+    if not isinstance(items, list) or not 1 <= len(items) <= BATCH:
+        raise Stop(400, f'Send {{"answers": [...]}} with 1 to {BATCH} answers.')
+    results = [_submit(visit, item) for item in items]
+    progress = answers.standing(visit.store.progress(visit.study, visit.person.name))
+    return JSONResponse({"results": results, "progress": progress})
+
+
+def _submit(visit: Visit, sent: Any) -> dict[str, Any]:
+    name = str(sent.get("id", ""))[:64] if isinstance(sent, dict) else ""
+    try:
+        number = answers.number_of(sent)
+        assignment = visit.store.assignment(number, visit.person.name)
+        if assignment is None or assignment.study != visit.study:
+            raise DataError("this question was not given to you")
+        judgement = answers.read(sent, assignment, visit.person.name)
+        status = visit.store.submit(judgement, visit.study, assignment=number)
+    except DataError as error:
+        return {"id": name, "status": "refused", "reason": str(error)}
+    result: dict[str, Any] = {"id": name, "status": status}
+    if assignment.arm == "training":
+        feedback = visit.store.feedback(number, visit.person.name)
+        result["feedback"] = answers.lesson(feedback, assignment.order) if feedback else None
+    return result
+
+
+def undo(visit: Visit) -> Response:
+    """The last answered question again, for a browser that has forgotten it; its next answer replaces the old one."""
+    assignment = visit.store.undo(visit.study, visit.person.name)
+    settings = visit.store.study(visit.study).settings
+    return JSONResponse({"question": answers.shown(assignment, settings) if assignment else None})
+
+
+def progress(visit: Visit) -> Response:
+    """Where the rater stands, and the token for changes: what a page needs after its session was renewed."""
+    assert visit.session is not None
+    standing = answers.standing(visit.store.progress(visit.study, visit.person.name))
+    return JSONResponse({"progress": standing, "csrf": visit.session.csrf, "rater": visit.person.name})

@@ -1,0 +1,143 @@
+"""The database: made and brought up to date, refused when it is of a newer version, backed up, and read by the other commands."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from guerdon.collect.backup import backup
+from guerdon.collect.database import parse, public
+from guerdon.collect.schema import metadata
+from guerdon.collect.store import Store
+from guerdon.data.database import is_database, stream_database
+from guerdon.data.read import load, source_name
+from guerdon.types import ConfigError, DataError
+from tests.collect.work import answer_all, answer_next, answered, study
+
+
+def test_the_migrations_make_what_the_schema_says(store):
+    def differences(db):
+        return compare_metadata(MigrationContext.configure(db), metadata)
+
+    assert store.read(differences) == []
+
+
+def test_a_database_of_a_newer_version_is_refused(url):
+    with Store.open(url) as store:
+        store.write(lambda db: db.execute(sa.text("UPDATE alembic_version SET version_num = '9999'")))
+    with pytest.raises(ConfigError, match=r"newer version of guerdon.*'9999'.*update guerdon"):
+        Store.open(url)
+
+
+def test_a_database_of_something_else_is_refused_and_left_alone(tmp_path):
+    path = tmp_path / "other.db"
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE invoices (id INTEGER)")
+    with pytest.raises(ConfigError, match="invoices"):
+        Store.open(str(path))
+    with sqlite3.connect(path) as db:
+        assert db.execute("SELECT count(*) FROM sqlite_master").fetchone() == (1,)
+
+
+def test_sqlite_writes_ahead_with_full_sync(tmp_path):
+    with Store.open(str(tmp_path / "study.db")) as store:
+        modes = store.read(lambda db: [db.scalar(sa.text(f"PRAGMA {p}")) for p in ("journal_mode", "synchronous")])
+    assert modes == ["wal", 2]
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("mysql://a/b", "mysql is not supported"),
+        ("sqlite://", "in memory loses"),
+        ("sqlite:////no/such/folder/study.db", "does not exist"),
+        ("postgresql://me:secret@localhost:1/x", "cannot be opened"),
+        ("://study", "is no database URL"),
+    ],
+)
+def test_what_cannot_be_opened_is_one_sentence_without_the_password(url, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        Store.open(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_the_study_in_a_url_is_for_readers():
+    assert public(parse("sqlite:///a.db?study=s")) == "sqlite:///a.db"
+    assert parse("postgresql://h/d?study=s").drivername == "postgresql+psycopg"
+    assert is_database("sqlite:///a.db")
+    assert not is_database("data/train.jsonl")
+
+
+def test_the_reader_gives_what_stands_and_all_when_asked(store, url):
+    study(store, 3, overlap=1)
+    answer_next(store, "a", ranks=(0, 1), strength=2.0)
+    back = store.undo("s", "a")
+    store.submit(answered(back, ranks=(1, 0)), "s", assignment=back.id)
+    answer_next(store, "a", answer="skip", rationale="unclear")
+    address = f"{url}{'&' if '?' in url else '?'}study=s"
+    standing = [row for _, row in stream_database(address)]
+    assert [row["judgement"] for row in standing] == [j.id for j in store.current("s")]
+    assert [row["judgement"] for _, row in stream_database(address + "&all=1")] == [j.id for j in store.judgements("s")]
+    (changed, skipped) = standing
+    assert (changed["ranks"], changed["answer"], changed["arm"]) == ([1.0, 0.0], "ranked", "random")
+    assert changed["replaces"]
+    assert (skipped["answer"], skipped["rationale"]) == ("skip", "unclear")
+    (comparison,) = load(address).comparisons
+    assert (comparison.ranks, comparison.annotator, comparison.prompt) == ((1.0, 0.0), "a", back.question.prompt)
+
+
+def test_the_source_of_what_is_read_is_the_study_and_never_a_password():
+    assert source_name("postgresql://me:secret@host/db?study=s") == "s"
+    assert source_name("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
+
+
+def test_the_reader_says_which_studies_there_are(light, tmp_path):
+    study(light, 1)
+    url = f"sqlite:///{tmp_path}/light.db"
+    assert list(stream_database(url)) == []
+    with pytest.raises(DataError, match=r"no study 'x' \(there are: s\)"):
+        list(stream_database(f"{url}?study=x"))
+    with pytest.raises(DataError, match="no file"):
+        list(stream_database("sqlite:///nothing.db"))
+
+
+def test_reading_needs_neither_sqlalchemy_nor_the_web():
+    code = (
+        "import sys, guerdon.data.read\n"
+        "assert not {'sqlalchemy', 'alembic', 'fastapi', 'guerdon.collect'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_backup_is_whole_while_raters_work(light, tmp_path):
+    study(light, 30)
+    answer_all(light, "a", 10)
+    size = backup(f"sqlite:///{tmp_path}/light.db", tmp_path / "copy.db")
+    answer_all(light, "b", 10)
+    assert size == (tmp_path / "copy.db").stat().st_size
+    with Store.open(str(tmp_path / "copy.db")) as copy:
+        assert len(list(copy.judgements("s"))) == copy.counts("s").judgements == 10
+    assert not list(tmp_path.glob(".copy.db*"))
+
+
+def test_a_backup_that_cannot_be_made_leaves_nothing(tmp_path):
+    (tmp_path / "broken.db").write_bytes(b"no database" * 100)
+    with pytest.raises(ConfigError, match="cannot be backed up"):
+        backup(str(tmp_path / "broken.db"), tmp_path / "copy.db")
+    with pytest.raises(ConfigError, match="no such database"):
+        backup(str(tmp_path / "none.db"), tmp_path / "copy.db")
+    assert [path.name for path in tmp_path.iterdir()] == ["broken.db"]
+
+
+def test_postgresql_is_backed_up_by_its_own_tool(new_postgresql, tmp_path, monkeypatch):
+    url = new_postgresql()
+    Store.open(url).close()
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(ConfigError, match="pg_dump --format=custom"):
+        backup(url, tmp_path / "copy.dump")
