@@ -59,7 +59,7 @@ def d_optimal(
     *,
     labelled: Sequence[Floats] = (),
     labelled_prompts: Floats | None = None,
-    diversity: float = 1.0,
+    diversity: float = 0.25,
 ) -> list[int]:
     """The questions in the order in which they should be asked: the first `batch` greedily, the rest by their gain after those.
 

@@ -40,7 +40,7 @@ class Seen:
 
 
 def weights(
-    candidates: Sequence[Seen], labelled: Sequence[Seen], batch: int = 200, diversity: float = 1.0
+    candidates: Sequence[Seen], labelled: Sequence[Seen], batch: int = 200, diversity: float = 0.25
 ) -> dict[str, dict[str, float]]:
     """Weight by question id for each active arm; questions that could not be scored are left to the random arm."""
     usable, known = [s for s in candidates if s.is_whole], [s for s in labelled if s.is_whole]

@@ -25,7 +25,7 @@ def collect_prioritise(
     model: str,
     database: str = "study.db",
     batch: int = 200,
-    diversity: float = 1.0,
+    diversity: float = 0.25,
     most: int = 20_000,
     device: str | None = None,
     seed: int = 0,

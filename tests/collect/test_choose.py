@@ -75,25 +75,25 @@ def drawn(store, n, seed=1, rater="ann"):
 def test_an_active_arm_draws_as_often_as_it_says(store):
     weights = dict(zip([f"q{i}" for i in range(6)], softrank([6, 5, 4, 3, 2, 1]), strict=True))
     store.set_priorities("s", "uncertain", weights)
-    counts, said = drawn(store, 4000)
+    counts, said = drawn(store, 1200)
     total = sum(weights.values())
     by_hand = sorted(probability(w, total, 10) for w in weights.values())
     assert sorted(said.values())[-6:] == pytest.approx(by_hand)
     assert max(by_hand) == pytest.approx(0.9 * 1 / total + 0.01)
     for question, chance in said.items():
         if chance > 2 * FLOOR / 10:  # the floor goes to the head of the random order, which is itself a draw
-            spread = math.sqrt(chance * (1 - chance) / 4000)
-            assert abs(counts[question] / 4000 - chance) < 4.5 * spread + FLOOR
+            spread = math.sqrt(chance * (1 - chance) / 1200)
+            assert abs(counts[question] / 1200 - chance) < 4.5 * spread + FLOOR
 
 
 def test_only_the_best_that_are_left_are_looked_at_and_the_floor_reaches_the_others(store, monkeypatch):
     monkeypatch.setattr(module, "WINDOW", 3)
     store.set_priorities("s", "uncertain", {f"q{i}": 1 / (i + 1) for i in range(10)})
-    counts, said = drawn(store, 2000)
+    counts, said = drawn(store, 600)
     top = 1 + 1 / 2 + 1 / 3
     assert max(said.values()) == pytest.approx(0.9 / top + 0.01)
     others = [count for question, count in counts.items() if said[question] == pytest.approx(FLOOR / 10)]
-    assert sum(others) <= 2000 * FLOOR * 1.3
+    assert sum(others) <= 600 * FLOOR * 1.5
     assert len(counts) <= 4
 
 
