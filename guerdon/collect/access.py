@@ -7,6 +7,7 @@ the studies they belong to and sees nothing of anybody else. Signing in is next 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import secrets
 import time
@@ -66,8 +67,12 @@ class Access:
     """The tables of people and rights in a store's database. Every change writes its line to the audit log in the same
     transaction."""
 
-    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
-        self.read, self.write, self.clock = store.read, store.write, clock
+    def __init__(self, store: Store, clock: Callable[[], float] = time.time, secret: str = "") -> None:
+        self.read, self.write, self.clock, self._secret = store.read, store.write, clock, secret.encode()
+
+    def digest(self, token: str) -> str:
+        """How a token is kept: HMAC-SHA-256 under the server's secret. It has 256 random bits, so nothing can be told from it."""
+        return hmac.new(self._secret, token.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
 
     # --- accounts
 
@@ -195,7 +200,9 @@ class Access:
         def work(db: sa.Connection) -> None:
             number = db.execute(sa.select(schema.study.c.id).where(schema.study.c.name == study)).scalar()
             row = {"role": valid_role(role), "study": number, "author": by.id, "uses": uses, "created": now}
-            db.execute(sa.insert(schema.invitation).values(digest=digest(token), expires=now + hours * HOUR, **row))
+            db.execute(
+                sa.insert(schema.invitation).values(digest=self.digest(token), expires=now + hours * HOUR, **row)
+            )
             self.log(db, by.name, "invited", study=study, detail={"role": role, "uses": uses, "hours": hours})
 
         self.write(work)
@@ -205,7 +212,7 @@ class Access:
         """What a link still offers; None when it is unknown, used up or too old."""
         table = schema.invitation
         query = sa.select(table.c.role, schema.study.c.name, table.c.expires, table.c.uses)
-        query = query.select_from(table.outerjoin(schema.study)).where(table.c.digest == digest(token))
+        query = query.select_from(table.outerjoin(schema.study)).where(table.c.digest == self.digest(token))
         row = self.read(lambda db: db.execute(query).first())
         if row is None or row.uses < 1 or row.expires <= self.clock():
             return None
@@ -217,9 +224,9 @@ class Access:
         table = schema.invitation
 
         def work(db: sa.Connection) -> None:
-            here = sa.and_(table.c.digest == digest(token), table.c.uses > 0, table.c.expires > self.clock())
+            here = sa.and_(table.c.digest == self.digest(token), table.c.uses > 0, table.c.expires > self.clock())
             spent = db.execute(sa.update(table).where(here).values(uses=table.c.uses - 1))
-            row = db.execute(sa.select(table).where(table.c.digest == digest(token))).first()
+            row = db.execute(sa.select(table).where(table.c.digest == self.digest(token))).first()
             if spent.rowcount != 1 or row is None:
                 raise ConfigError("this invitation is used up or too old; ask for a new one")
             person = self._insert(db, name, {"role": row.role, "password": secret}, name)
@@ -262,11 +269,6 @@ class Access:
             query = query.where(schema.study.c.name == study)
         rows = self.read(lambda db: db.execute(query).all())
         return [Event(row.at, row.person, row.action, row.study_name or "", json.loads(row.detail)) for row in rows]
-
-
-def digest(token: str) -> str:
-    """How a token is kept: it has 256 random bits, so a plain SHA-256 tells nothing about it."""
-    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
 
 
 def hashed(password: str, name: str) -> str:

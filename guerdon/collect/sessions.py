@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from guerdon.collect import schema
-from guerdon.collect.access import HASHER, LONGEST, Access, Person, digest, person_of
+from guerdon.collect.access import HASHER, LONGEST, Access, Person, person_of
 
 LIFE, IDLE = 14 * 24 * 3600.0, 24 * 3600.0  # seconds a session lasts, at most and without use
 SEEN_EVERY = 300.0  # seconds between two notes that a session is in use
@@ -70,9 +70,9 @@ def begin(access: Access, person: Person, old: str = "") -> str:
     row = {"person": person.id, "csrf": secrets.token_urlsafe(24), "created": now, "seen": now, "expires": now + LIFE}
 
     def work(db: sa.Connection) -> None:
-        stale = sa.or_(schema.session.c.digest == digest(old), schema.session.c.expires < now)
+        stale = sa.or_(schema.session.c.digest == access.digest(old), schema.session.c.expires < now)
         db.execute(sa.delete(schema.session).where(stale))
-        db.execute(sa.insert(schema.session).values(digest=digest(token), **row))
+        db.execute(sa.insert(schema.session).values(digest=access.digest(token), **row))
         access.log(db, person.name, "signed in")
 
     access.write(work)
@@ -85,7 +85,7 @@ def session(access: Access, token: str) -> Session | None:
         return None
     now, table = access.clock(), schema.session
     query = sa.select(schema.user, table.c.csrf, table.c.seen, table.c.expires, table.c.digest)
-    query = query.join(table, table.c.person == schema.user.c.id).where(table.c.digest == digest(token))
+    query = query.join(table, table.c.person == schema.user.c.id).where(table.c.digest == access.digest(token))
     row = access.read(lambda db: db.execute(query).first())
     if row is None or not row.active or row.expires <= now or row.seen + IDLE <= now:
         return None

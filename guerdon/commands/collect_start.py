@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from guerdon.collect.web.app import Serving
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 SHORTEST_SECRET = 32
@@ -73,7 +77,7 @@ def serving_of(
     key: str | None,
     proxy: str | None,
     insecure: bool,
-):  # type: ignore[no-untyped-def]  # its class lives behind the extra
+) -> Serving:
     """How the application may be reached. Raises ConfigError for what would be unsafe."""
     from guerdon.collect.web.app import Serving
     from guerdon.collect.web.headers import host_of
@@ -84,7 +88,7 @@ def serving_of(
     for path in (certificate, key):
         if path is not None and not Path(path).is_file():
             raise ConfigError(f"{path}: there is no such file")
-    secure = certificate is not None or proxy is not None
+    secure, secret = certificate is not None or proxy is not None, os.environ.get("GUERDON_SECRET", "")
     if host not in LOOPBACK:
         if not secure and not insecure:
             raise ConfigError(
@@ -93,7 +97,7 @@ def serving_of(
             )
         if public_url is None:
             raise ConfigError(f"listening on {host} needs --public-url, the address that browsers use")
-        if not insecure and len(os.environ.get("GUERDON_SECRET", "")) < SHORTEST_SECRET:
+        if not insecure and len(secret) < SHORTEST_SECRET:
             raise ConfigError(
                 f"listening on {host} needs a secret of {SHORTEST_SECRET} characters or more in the environment variable "
                 "GUERDON_SECRET: the digests of sessions and invitations are keyed with it"
@@ -103,5 +107,5 @@ def serving_of(
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
             raise ConfigError(f"--public-url is {public_url}; write https://NAME or https://NAME:PORT")
         origin = f"{parts.scheme}://{parts.netloc}".lower()
-        return Serving(secure or parts.scheme == "https", frozenset({origin}), frozenset({host_of(origin)}))
-    return Serving(secure, frozenset(), frozenset({"127.0.0.1", "localhost", "[::1]"}))
+        return Serving(secure or parts.scheme == "https", frozenset({origin}), frozenset({host_of(origin)}), secret)
+    return Serving(secure, frozenset(), frozenset({"127.0.0.1", "localhost", "[::1]"}), secret)

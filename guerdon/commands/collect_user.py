@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import secrets
 import sys
 from typing import Literal
@@ -34,7 +35,7 @@ def collect_user(
     from guerdon.collect.store import Store
 
     with Store.open(database) as store:
-        access = Access(store)
+        access = Access(store, secret=os.environ.get("GUERDON_SECRET", ""))
         if action == "list":
             for person in access.people():
                 print(f"{person.name}\t{person.role}\t{'active' if person.active else 'closed'}")

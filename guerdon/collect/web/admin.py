@@ -158,7 +158,17 @@ def _fields(settings: Settings) -> list[dict[str, Any]]:
             shape, value = "lines", "\n".join(value)
         choices = get_args(kind) if shape == "choice" else ()
         step = "1" if kind is int else "any"
-        found.append(dict(name=name, label=label, hint=hint, value=value, shape=shape, choices=choices, step=step))
+        found.append(
+            {
+                "name": name,
+                "label": label,
+                "hint": hint,
+                "value": value,
+                "shape": shape,
+                "choices": choices,
+                "step": step,
+            }
+        )
     return found
 
 

@@ -58,7 +58,7 @@ PATHS: tuple[tuple[str, str, Rule, Handler], ...] = (
     ("POST", "/studies/{study}/guidelines/edit", "lead", admin.add_guideline),
     ("GET", "/studies/{study}/people", "lead", people.members),
     ("POST", "/studies/{study}/people/invite", "lead", people.invite),
-    ("POST", "/studies/{study}/people/add", "lead", people.add_member),
+    ("POST", "/studies/{study}/people/add", "admin", people.add_member),
     ("POST", "/studies/{study}/people/remove", "lead", people.remove_member),
     ("POST", "/studies/{study}/people/state", "lead", people.set_rater_state),
     ("GET", "/studies/{study}/import", "lead", data_pages.import_page),
@@ -78,18 +78,20 @@ class Serving:
     """How the application is reached: under TLS or not, and by which origins (`https://host[:port]`) and hosts.
 
     Empty `hosts` lets any name in, which only tests want; empty `origins` means the origin that Host names.
+    `secret` keys the digests of sessions and invitations.
     """
 
     secure: bool = False
     origins: frozenset[str] = frozenset()
     hosts: frozenset[str] = frozenset()
+    secret: str = ""
 
 
 def application(store: Store, serving: Serving | None = None) -> Starlette:
     """The application over an open store."""
     serving = serving or Serving()
     caches = quality_pages.Caches()
-    site = Site(store, Access(store), pages(), serving.secure, serving.origins, caches)
+    site = Site(store, Access(store, secret=serving.secret), pages(), serving.secure, serving.origins, caches)
     middleware = [Middleware(Guard, hosts=serving.hosts, secure=serving.secure)]
     handlers: dict[Any, Any] = {404: _missing(site, 404), 405: _missing(site, 405), 500: _missing(site, 500)}
     app = Starlette(routes=routes(site), middleware=middleware, exception_handlers=handlers)

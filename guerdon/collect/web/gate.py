@@ -90,7 +90,7 @@ class Visit:
         """A page; `person`, `csrf`, `study` and `path` are known to every template."""
         known = {
             "person": self.session.person if self.session else None,
-            "csrf": self.session.csrf if self.session else guest_token(self.token),
+            "csrf": self.session.csrf if self.session else guest_token(self.site, self.token),
             "study": self.study,
             "path": self.request.url.path,
         }
@@ -182,14 +182,14 @@ def _require_own_origin(site: Site, request: Request) -> None:
 def _require_token(visit: Visit) -> None:
     """The second proof: a token that only our page, in this session, was given."""
     sent = visit.request.headers.get("x-csrf-token") or visit.text("csrf")
-    expected = visit.session.csrf if visit.session else guest_token(visit.token)
+    expected = visit.session.csrf if visit.session else guest_token(visit.site, visit.token)
     if not sessions.same(sent, expected):
         raise Stop(403, "The page was too old, so nothing was changed. Load it again and repeat.")
 
 
-def guest_token(cookie: str) -> str:
+def guest_token(site: Site, cookie: str) -> str:
     """The CSRF token of somebody not signed in: a function of their cookie, which no other site can read or set."""
-    return sessions.digest(f"guest {cookie}") if cookie else ""
+    return site.access.digest(f"guest {cookie}") if cookie else ""
 
 
 async def _with_body(visit: Visit) -> Visit:

@@ -1,0 +1,226 @@
+"""The web application as seen by a client: who gets what, and what happens to an answer."""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+import pytest
+
+pytest.importorskip("starlette", reason="guerdon collect is an extra")
+
+from guerdon.collect.web.app import PATHS, Serving, application
+from tests.collect.web import ORIGIN, PASSWORD, World, csrf, world
+
+
+@pytest.fixture
+def place(tmp_path) -> World:
+    return world(tmp_path)
+
+
+def get(client, path):
+    return client.get(path.format(study="one", token="nothing"))
+
+
+PEOPLE = {
+    "": set(),
+    "rater one": {"anyone", "person", "study"},
+    "lead one": {"anyone", "person", "study", "lead", "begin"},
+}
+PEOPLE["ada"] = PEOPLE["lead one"] | {"admin"}
+PEOPLE["rater two"] = {"anyone", "person"}
+PEOPLE["lead two"] = {"anyone", "person", "begin"}
+
+
+@pytest.mark.parametrize("name", PEOPLE)
+def test_every_path_lets_in_whom_its_rule_names_and_nobody_else(place, name):
+    client = place.client(name)
+    for method, path, rule, _ in PATHS:
+        if path in ("/logout",):
+            continue
+        address = path.format(study="one", token="nothing")
+        reply = client.get(address) if method == "GET" else client.post(address, data={"x": "1"})
+        inside = rule in PEOPLE[name] or (rule == "anyone")
+        if inside:
+            assert reply.status_code not in (401, 404) or path == "/login", (name, method, path, reply.text)
+        elif method == "GET" and not name and not path.startswith("/api/"):
+            assert reply.status_code == 303
+            assert reply.headers["location"].startswith("/login")
+        else:
+            expected = (403,) if not name and method == "POST" else (401, 404)
+            assert reply.status_code in (*expected, 401, 404), (name, method, path)
+
+
+def answer(question, ranks=(1, 2), **more):
+    return {
+        "id": str(uuid.uuid4()),
+        "assignment": question["assignment"],
+        "answer": "ranked",
+        "ranks": list(ranks),
+        **more,
+    }
+
+
+def send(client, *answers, study="one"):
+    return client.post(f"/api/studies/{study}/judgements", json={"answers": list(answers)})
+
+
+def ask(client, held=""):
+    return client.get(f"/api/studies/one/next?held={held}").json()["question"]
+
+
+def test_an_answer_is_stored_by_candidate_whatever_side_it_stood_on(place):
+    client = place.client("rater one")
+    for _ in range(4):
+        question = ask(client)
+        assert (
+            send(client, answer(question, strength=2, rationale="clear", shown_at=1.8e9)).json()["results"][0]["status"]
+            == "stored"
+        )
+    for judgement in place.store.judgements("one"):
+        assert judgement.ranks[judgement.order[0]] == 1
+        assert (judgement.rater, judgement.strength, judgement.rationale) == ("rater one", 2, "clear")
+
+
+def test_a_repeated_delivery_is_one_judgement(place):
+    client = place.client("rater one")
+    one = answer(ask(client))
+    assert [send(client, one).json()["results"][0]["status"] for _ in range(3)] == ["stored", "known", "known"]
+    assert place.store.counts("one").judgements == 1
+
+
+def test_the_next_question_comes_ahead_and_is_another(place):
+    client = place.client("rater one")
+    first = ask(client)
+    second = ask(client, str(first["assignment"]))
+    assert second["prompt"] != first["prompt"]
+    assert ask(client)["assignment"] in (first["assignment"], second["assignment"])
+
+
+def test_undo_replaces_and_keeps_the_old_event(place):
+    client = place.client("rater one")
+    question, first = (q := ask(client)), answer(q)
+    send(client, first)
+    again = answer(question, (2, 1), replaces=first["id"])
+    assert send(client, again).json()["results"][0]["status"] == "stored"
+    assert [j.id for j in place.store.current("one")] == [again["id"]]
+    assert [j.id for j in place.store.judgements("one")] == [first["id"], again["id"]]
+
+
+def test_nothing_sent_to_a_rater_tells_kind_source_or_candidate(place):
+    text = json.dumps(ask(place.client("rater one")))
+    for word in ("arm", "gold", "probability", "order", "models", "source", "one-", "rater"):
+        assert f'"{word}' not in text
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"ranks": [1]}, "2 numbers"),
+        ({"ranks": [1, float("inf")]}, "2 numbers"),
+        ({"answer": "best"}, "must be one of"),
+        ({"strength": 7}, "1, 2 or 3"),
+        ({"assignment": 10**12}, "names no question"),
+        ({"assignment": 9999}, "not given to you"),
+        ({"id": "x' OR 1=1"}, "UUID"),
+        ({"rationale": "x" * 20_000}, "at most"),
+    ],
+)
+def test_an_answer_that_cannot_be_read_is_refused_with_the_reason(place, change, reason):
+    client = place.client("rater one")
+    sent = json.dumps({"answers": [answer(ask(client)) | change]})
+    result = client.post(
+        "/api/studies/one/judgements", content=sent, headers={"content-type": "application/json"}
+    ).json()
+    assert result["results"][0]["status"] == "refused"
+    assert reason in result["results"][0]["reason"]
+    assert place.store.counts("one").judgements == 0
+
+
+def test_a_rater_cannot_answer_or_read_what_was_given_to_another(place):
+    place.access.add("rater three", "rater", PASSWORD)
+    place.access.join("rater three", "one", "ada")
+    mine, other = ask(place.client("rater one")), place.client("rater three")
+    assert send(other, answer(mine)).json()["results"][0]["reason"] == "this question was not given to you"
+    assert send(place.client("rater two"), answer(mine), study="one").status_code == 404
+    assert send(place.client("rater two"), answer(mine), study="two").json()["results"][0]["status"] == "refused"
+    assert place.store.counts("one").judgements == 0
+
+
+def test_pages_of_a_lead_work_and_change_what_they_say(place):
+    client = place.client("lead one")
+    form = {"csrf": client.headers["x-csrf-token"]}
+    assert (
+        client.post("/studies/one/guidelines/edit", data=form | {"text": "# Be fair", "action": "save"}).status_code
+        == 303
+    )
+    assert place.store.guideline("one") == (1, "# Be fair")
+    changed = form | {"overlap": "3", "attributes": "truth\nstyle", "strength": "on", "ties": "on", "all_bad": "on"}
+    assert client.post("/studies/one/settings", data=changed).status_code == 303
+    assert place.store.study("one").settings.attributes == ("truth", "style")
+    assert place.store.study("one").settings.overlap == 3
+    assert "must be a number" in client.post("/studies/one/settings", data=form | {"overlap": "x"}).text
+    rows = json.dumps({"prompt": "New?", "completions": ["a", "b"]})
+    reply = client.post("/studies/one/import", data=form, files={"file": ("q.jsonl", rows)})
+    assert "1 normal questions added" in reply.text
+    assert client.post("/studies/one/state", data=form | {"state": "paused"}).status_code == 303
+    assert place.store.study("one").state == "paused"
+    for page in ("", "/people", "/quality", "/review", "/export", "/import", "/settings", "/guidelines/edit"):
+        assert client.get(f"/studies/one{page}").status_code == 200
+    assert {event.action for event in place.access.events(study="one")} >= {
+        "guidelines changed",
+        "settings changed",
+        "questions imported",
+    }
+
+
+def test_an_export_holds_every_judgement(place):
+    client = place.client("rater one")
+    sent = [answer(ask(client)) for _ in range(1)]
+    send(client, *sent)
+    lines = place.client("lead one").get("/studies/one/export/download?which=raw").text.splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [sent[0]["id"]]
+
+
+def test_an_invitation_works_once_and_lets_into_its_study_only(place):
+    lead = place.client("lead one")
+    page = lead.post("/studies/one/people/invite", data={"csrf": lead.headers["x-csrf-token"], "role": "rater"}).text
+    address = page.split("/invitation/")[1].split("<")[0].strip()
+    guest = place.client()
+    form = {
+        "name": "new one",
+        "password": PASSWORD,
+        "again": PASSWORD,
+        "csrf": csrf(guest.get(f"/invitation/{address}").text),
+    }
+    assert guest.post(f"/invitation/{address}", data=form).status_code == 303
+    person = place.access.find("new one")
+    assert person is not None
+    assert (person.role, place.access.studies(person)) == ("rater", ["one"])
+    assert place.client().get(f"/invitation/{address}").status_code == 410
+
+
+def test_every_response_carries_the_headers(place):
+    for path in ("/login", "/static/rate.js", "/nothing", "/api/studies/one/next"):
+        headers = place.client().get(path).headers
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_host_that_is_not_ours_is_refused(place):
+    from starlette.testclient import TestClient
+
+    client = TestClient(
+        application(place.store, Serving(hosts=frozenset({"localhost"}))), base_url="http://evil.example"
+    )
+    assert client.get("/login").status_code == 421
+
+
+def test_the_cookie_is_for_this_host_and_no_script(place):
+    from starlette.testclient import TestClient
+
+    client = TestClient(application(place.store, Serving(secure=True)), base_url=ORIGIN.replace("http", "https"))
+    cookie = client.get("/login").headers["set-cookie"]
+    assert cookie.startswith("__Host-guerdon=")
+    assert {"HttpOnly", "Secure", "SameSite=lax", "Path=/"} <= set(cookie.split("; "))
