@@ -68,9 +68,11 @@ class Trained:
         for trace, wanted in zip(self.traces, n, strict=True):
             answers = min(max(2, -(-int(wanted) // PROMPTS)), ANSWERS)
             prompts = self.rng.permutation(PROMPTS)[: int(wanted) // answers]
-            gold, proxy = trace.gold[step, prompts, :answers].ravel(), trace.proxy[step, prompts, :answers].ravel()
-            groups = within_prompts(gold, proxy, prompts.repeat(answers))
-            rows.append((len(gold), gold.mean(), gold.var(ddof=1), trace.proxy[step].mean(), trace.kl[step], *groups))
+            of, at = prompts.repeat(answers), (step, prompts, slice(answers))
+            gold, proxy, ratio = (part[at].ravel() for part in (trace.gold, trace.proxy, trace.ratio))
+            liked, moved = within_prompts(gold, proxy, of), within_prompts(gold, ratio, of)
+            level = (len(gold), gold.mean(), gold.var(ddof=1), trace.proxy[step].mean(), trace.kl[step])
+            rows.append((*level, liked.groups, liked.cross, liked.square, *moved[1:]))
         return tuple(np.array(part) for part in zip(*rows, strict=True))
 
 

@@ -26,7 +26,8 @@ def looks_of(**columns) -> Looks:
     """Looks with ten scores of variance 1 each, unless told otherwise."""
     length = len(next(iter(columns.values())))
     base = {"n": np.full(length, 10.0), "within": np.ones(length), "kl": np.arange(length, dtype=float)}
-    zeros = {name: np.zeros(length) for name in ("mean", "proxy", "groups", "cross", "square")}
+    names = ("mean", "proxy", "groups", "cross", "square", "freedom", "path", "path_square")
+    zeros = {name: np.zeros(length) for name in names}
     return Looks(**base | zeros | {name: np.asarray(values, dtype=float) for name, values in columns.items()})
 
 
@@ -119,10 +120,8 @@ def test_noise_sees_what_a_steps_prompts_have_in_common():
 
 def test_within_prompts_by_hand():
     """Prompt 7: held-out 1, 3 and proxy 0, 4 give (-1)(-2) + 1 x 2 = 4. Prompt 2: -(0.5 + 0.5) = -1. Prompt 5 is alone."""
-    groups, cross, square = within_prompts(
-        np.array([1, 5, 3, 9, 6.0]), np.array([0, 1, 4, 9, 0.0]), np.array([7, 2, 7, 5, 2])
-    )
-    assert (groups, cross, square) == (2, pytest.approx(4 - 0.5), pytest.approx(16 + 0.25))
+    found = within_prompts(np.array([1, 5, 3, 9, 6.0]), np.array([0, 1, 4, 9, 0.0]), np.array([7, 2, 7, 5, 2]))
+    assert found == (2, 2, pytest.approx(4 - 0.5), pytest.approx(16 + 0.25))
 
 
 def test_smooth_by_hand():
@@ -242,9 +241,9 @@ def test_steps_out_of_order_are_refused(step):
         monitor.observe(Observation(step, 0, 0))
 
 
-@pytest.mark.parametrize("other", [{"proxies": [1.0]}, {"prompts": [1]}])
+@pytest.mark.parametrize("other", [{"proxies": [1.0]}, {"prompts": [1]}, {"ratios": [1.0]}])
 def test_lists_of_unequal_length_are_refused(other):
-    with pytest.raises(ConfigError, match="step 4: held_out, proxies and prompts differ in length"):
+    with pytest.raises(ConfigError, match="step 4: held_out, proxies, ratios and prompts differ in length"):
         Monitor().observe(Observation(4, 0, 0, [1.0, 2.0], **other))
 
 
@@ -356,6 +355,9 @@ def test_1_96_would_stop_benign_runs():
         groups=np.full(t.shape, 24.0),
         cross=cross,
         square=np.full(t.shape, 24.0),
+        freedom=np.zeros(t.shape),
+        path=np.zeros(t.shape),
+        path_square=np.zeros(t.shape),
     )
     limits = np.array([thresholds(Settings(steps=steps))[kind] for kind in KINDS])[:, None]
     crossed, stopped = np.zeros(runs, bool), np.zeros(runs, bool)
