@@ -257,7 +257,7 @@ mean share of the peak gain that the step to go back to has.
 ## Runs that are not
 
 True gold never falls. "Given up" is the mean share of the run's gain that a false stop gave up. The last column but one is what
-happens without thresholds that allow for a look at every step and for four kinds of evidence.
+happens without thresholds that allow for a look at every step and for several kinds of evidence.
 
 | shape | scores | falsely stopped | given up | would be stopped at 1.96 | scores spent per step |
 |---|---:|---:|---:|---:|---:|
@@ -267,7 +267,7 @@ One answer has a gold standard deviation of {SD}; runs gain {LARGE} at their pea
 also wanders by {100 * WANDER:.0f} % of the gain. Shapes: `gao` is Gao's curve; the others rise to a peak and fall, quickly, slowly or after a
 plateau; benign gold levels off together with the proxy, rises with it to the end, levels off while the proxy creeps on, or bends
 below it. `policy`: softmax policies trained by policy gradient (`monitor_policies.py`); of {HACKABLE} hackable ones, those whose gold lost
-a fifth of its gain.
+a fifth of its gain. Log-ratios, and with them `back`, are there for `policy` alone.
 
 Cost: {milliseconds:.1f} ms per step for one run at step {STEPS}.
 

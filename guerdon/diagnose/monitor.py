@@ -89,9 +89,9 @@ class Observation:
     proxy     mean reward of the step, KL not included
     held_out  held-out or gold scores of a random part of the step's samples; may be empty, NaN was not scored
     proxies   rewards of the same samples, in the same order
-    ratios    log pi - log pi_ref of the same samples, nats, in the same order; () when not known
     prompts   which samples answer the same prompt (any integers), in the same order; None when not known
     signals   other means of the step that need no held-out score (length, repetition, entropy, disagreement, ...)
+    ratios    log pi - log pi_ref of the same samples, nats, in the same order; () when not known
     """
 
     step: int
@@ -100,8 +100,8 @@ class Observation:
     held_out: Sequence[float] | Floats = ()
     proxies: Sequence[float] | Floats = ()
     prompts: Sequence[int] | Ints | None = None
-    ratios: Sequence[float] | Floats = ()
     signals: Mapping[str, float | None] = field(default_factory=dict)
+    ratios: Sequence[float] | Floats = ()
 
 
 @dataclass(frozen=True)
