@@ -18,10 +18,12 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Trace:
-    """Every answer of a run: gold and proxy (steps, PROMPTS, ANSWERS), and KL of each step in nats per sequence (k1)."""
+    """Every answer of a run: gold, proxy and log-ratio to the reference in nats (steps, PROMPTS, ANSWERS), and KL of each
+    step in nats per sequence (k1)."""
 
     gold: Array
     proxy: Array
+    ratio: Array
     kl: Array
 
 
@@ -56,9 +58,8 @@ def train(seed: int, is_hackable: bool, steps: int) -> Trace:
         gradient = (np.eye(KINDS_OF_PROMPT)[kind].T @ push.reshape(len(kind), -1)).reshape(liked.shape)
         shared.step(gradient.sum(0))
         own.step(gradient)
-        trace.append((gold.reshape(PROMPTS, ANSWERS), proxy.reshape(PROMPTS, ANSWERS), kl.mean()))
-    gold, proxy, kl = (np.array(part) for part in zip(*trace, strict=True))
-    return Trace(gold, proxy, kl)
+        trace.append((*(part.reshape(PROMPTS, ANSWERS) for part in (gold, proxy, kl)), kl.mean()))
+    return Trace(*(np.array(part) for part in zip(*trace, strict=True)))
 
 
 class Adam:

@@ -98,7 +98,8 @@ class Shaped:
         a, b = rng.normal(size=(2, runs, int(groups.max())))
         products = a * (r * a + np.sqrt(1 - r * r) * b) * (np.arange(a.shape[1])[None] < groups[:, None])
         within = SD**2 * rng.chisquare(n - 1) / (n - 1)
-        return (n, mean, within, self.proxy[:, step], self.kl[:, step], groups, products.sum(1), (products**2).sum(1))
+        liked, none = (groups, products.sum(1), (products**2).sum(1)), np.zeros(runs)  # log-ratios are not known
+        return (n, mean, within, self.proxy[:, step], self.kl[:, step], *liked, none, none, none)
 
 
 def shaped(name: str, runs: int, steps: int, gain: float, rng: np.random.Generator) -> Shaped:

@@ -68,9 +68,11 @@ class Trained:
         for trace, wanted in zip(self.traces, n, strict=True):
             answers = min(max(2, -(-int(wanted) // PROMPTS)), ANSWERS)
             prompts = self.rng.permutation(PROMPTS)[: int(wanted) // answers]
-            gold, proxy = trace.gold[step, prompts, :answers].ravel(), trace.proxy[step, prompts, :answers].ravel()
-            groups = within_prompts(gold, proxy, prompts.repeat(answers))
-            rows.append((len(gold), gold.mean(), gold.var(ddof=1), trace.proxy[step].mean(), trace.kl[step], *groups))
+            of, at = prompts.repeat(answers), (step, prompts, slice(answers))
+            gold, proxy, ratio = (part[at].ravel() for part in (trace.gold, trace.proxy, trace.ratio))
+            liked, moved = within_prompts(gold, proxy, of), within_prompts(gold, ratio, of)
+            level = (len(gold), gold.mean(), gold.var(ddof=1), trace.proxy[step].mean(), trace.kl[step])
+            rows.append((*level, liked.groups, liked.cross, liked.square, *moved[1:]))
         return tuple(np.array(part) for part in zip(*rows, strict=True))
 
 
@@ -255,7 +257,7 @@ mean share of the peak gain that the step to go back to has.
 ## Runs that are not
 
 True gold never falls. "Given up" is the mean share of the run's gain that a false stop gave up. The last column but one is what
-happens without thresholds that allow for a look at every step and for four kinds of evidence.
+happens without thresholds that allow for a look at every step and for several kinds of evidence.
 
 | shape | scores | falsely stopped | given up | would be stopped at 1.96 | scores spent per step |
 |---|---:|---:|---:|---:|---:|
@@ -265,7 +267,7 @@ One answer has a gold standard deviation of {SD}; runs gain {LARGE} at their pea
 also wanders by {100 * WANDER:.0f} % of the gain. Shapes: `gao` is Gao's curve; the others rise to a peak and fall, quickly, slowly or after a
 plateau; benign gold levels off together with the proxy, rises with it to the end, levels off while the proxy creeps on, or bends
 below it. `policy`: softmax policies trained by policy gradient (`monitor_policies.py`); of {HACKABLE} hackable ones, those whose gold lost
-a fifth of its gain.
+a fifth of its gain. Log-ratios, and with them `back`, are there for `policy` alone.
 
 Cost: {milliseconds:.1f} ms per step for one run at step {STEPS}.
 

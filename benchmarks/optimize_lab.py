@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,10 +32,17 @@ from guerdon.optimize.verifiable import LabGold
 from guerdon.types import Conversation, Score, Scorer
 
 BUDGET = 32
+LONG = 60
 COMMON: dict[str, Any] = {
     "steps": 100, "prompts_per_step": 8, "samples_per_prompt": 8, "max_new_tokens": NEW_TOKENS, "learning_rate": 5e-4,
     "held_out_budget": BUDGET, "value_from": "policy", "warmup": 0.05,
 }  # fmt: skip
+WATCHED: dict[str, Any] = {
+    "steps": 100,
+    "learning_rate": 3.5e-4,
+    "save_every": 4,
+    "held_out_budget": 64,
+}  # a slower pace
 HACK: dict[str, Any] = {"algorithm": "rloo", "reward": ("biased",), "beta": 0.0, "steps": 90}
 ARMS: dict[str, dict[str, Any]] = {
     "ppo": {"algorithm": "ppo", "reward": ("fair",), "beta": 0.1},
@@ -47,8 +55,24 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 
 
-class Printer(Watch):
+class Collapsed(Exception):
+    """The policy says hardly anything but answers of full length: all of its gain is long lost."""
+
+
+class Keeper(Watch):
+    """Prints every tenth step, keeps the snapshots that the run would drop (true gold is measured on them afterwards), and
+    ends a run in which a step's answers are `LONG` tokens on average."""
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+
     def step(self, row: dict[str, Any]) -> None:
+        if row["length"] > LONG:
+            raise Collapsed
+        (self.output / "kept").mkdir(exist_ok=True)
+        for path in (self.output / "snapshots").glob("*.safetensors"):
+            if not (self.output / "kept" / path.name).exists():
+                os.link(path, self.output / "kept" / path.name)
         if row["step"] % 10 == 0 or row["step"] == 1:
             keys = (
                 "step",
@@ -77,7 +101,7 @@ class FirstHead:
 
 
 def run(lab: Path, arm: str, seed: int, extra: dict[str, Any]) -> None:
-    output = lab / "runs" / f"{arm}-{seed}"
+    output = lab / ("watched" if extra == WATCHED else "runs") / f"{arm}-{seed}"
     if (output / "run.json").is_file():
         return
     options = COMMON | ARMS[arm] | extra
@@ -89,7 +113,10 @@ def run(lab: Path, arm: str, seed: int, extra: dict[str, Any]) -> None:
     model = RewardModel.load(lab / options["reward"][0] / "model", reward="mean" if rule == "single" else rule)
     reward: Scorer = FirstHead(model) if rule == "single" else model
     print(arm, seed, flush=True)
-    optimize(config, reward, LabGold(), say=lambda line: print(line, flush=True), watch=Printer())
+    try:
+        optimize(config, reward, LabGold(), say=lambda line: print(line, flush=True), watch=Keeper(output))
+    except Collapsed:
+        (output / "run.json").write_text(json.dumps({"collapsed": True}), encoding="utf-8")
 
 
 def main() -> None:
@@ -97,11 +124,12 @@ def main() -> None:
     parser.add_argument("arm", choices=list(ARMS))
     parser.add_argument("seeds", nargs="+", type=int)
     parser.add_argument("--lab", type=Path, default=Path("runs/lab"))
+    parser.add_argument("--watched", action="store_true", help="the runs that the monitor is judged by, in LAB/watched")
     parser.add_argument("--extra", type=json.loads, default={})
     options = parser.parse_args()
     torch.set_num_threads(1)
     for seed in options.seeds:
-        run(options.lab, options.arm, seed, options.extra)
+        run(options.lab, options.arm, seed, WATCHED if options.watched else options.extra)
 
 
 if __name__ == "__main__":

@@ -182,7 +182,14 @@ def verdicts(folder: Path) -> list[Verdict]:
     return [
         monitor.observe(
             Observation(
-                h["step"], h["kl"], h["proxy"], h["held_out"], h["proxies"], h["prompts"], {k: row[k] for k in SIGNALS}
+                h["step"],
+                h["kl"],
+                h["proxy"],
+                h["held_out"],
+                h["proxies"],
+                h["prompts"],
+                {k: row[k] for k in SIGNALS},
+                h.get("ratios", ()),
             )
         )
         for h, row in zip(held, rows, strict=True)

@@ -31,7 +31,10 @@ COMMANDS = {
     "collect create": ("collect_create", "make a study: a place where people say which answer is better"),
     "collect import": ("collect_import", "add prompts with candidate answers to a study"),
     "collect quality": ("collect_quality", "how good the labels are: agreement, raters in doubt, the ceiling"),
-    "collect export": ("collect_export", "write judgements or labels in our own and other formats, exactly or not at all"),
+    "collect export": (
+        "collect_export",
+        "write judgements or labels in our own and other formats, exactly or not at all",
+    ),
     "collect user": ("collect_user", "add, list, close and open accounts of a study's web application"),
     "collect start": ("collect_start", "serve the web application: raters answer, leads watch"),
     "collect backup": ("collect_backup", "copy the database of all studies, checked, while raters work"),

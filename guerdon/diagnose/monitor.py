@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from guerdon.diagnose.kl_fits import Fit, fit_reinforcement
 from guerdon.diagnose.monitor_evidence import (
@@ -25,6 +26,7 @@ from guerdon.diagnose.monitor_evidence import (
     STARTING,
     Evidence,
     Looks,
+    Products,
     Rules,
     best_look,
     smooth,
@@ -38,7 +40,7 @@ from guerdon.types import ConfigError
 
 Status = Literal["ok", "warn", "stop"]
 NOTHING = (math.nan, math.nan)
-VERSION = 1
+VERSION = 2
 BASELINE = 10  # first steps that signals without held-out scores are compared with
 RECENT = 5  # last steps that are compared
 BINS = 12  # KL points that Gao's curve is fitted to
@@ -58,7 +60,8 @@ class Settings:
     boost      times the budget that is asked for once there is an alert
     slack      standard errors of held-out that `best_step` may give away to be earlier
     far        standard deviations that count as far, for signals without held-out scores
-    corroborated  share of its threshold that evidence needs while such signals are far: two independent witnesses
+    corroborated  share of its threshold that evidence needs while such signals are far: two independent witnesses. Not so for
+                  `back`: log-ratios and signals both follow how far the policy has moved
     """
 
     steps: int = 250
@@ -88,6 +91,7 @@ class Observation:
     proxies   rewards of the same samples, in the same order
     prompts   which samples answer the same prompt (any integers), in the same order; None when not known
     signals   other means of the step that need no held-out score (length, repetition, entropy, disagreement, ...)
+    ratios    log pi - log pi_ref of the same samples, nats, in the same order; () when not known
     """
 
     step: int
@@ -97,6 +101,7 @@ class Observation:
     proxies: Sequence[float] | Floats = ()
     prompts: Sequence[int] | Ints | None = None
     signals: Mapping[str, float | None] = field(default_factory=dict)
+    ratios: Sequence[float] | Floats = ()
 
 
 @dataclass(frozen=True)
@@ -224,7 +229,13 @@ class Monitor:
             self._stopped_at, self._stop_reason = step, reason
 
 
-CALIBRATED = {"fall": 4.0, "stall": 4.1, "turn": 3.5, "joint": 3.5}  # 200 looks; see benchmarks/monitor_simulation.md
+CALIBRATED = {
+    "fall": 4.0,
+    "stall": 4.1,
+    "turn": 3.5,
+    "joint": 3.5,
+    "back": 3.4,
+}  # 200 looks; see benchmarks/monitor_simulation.md
 
 
 def thresholds(settings: Settings) -> dict[str, float]:
@@ -261,7 +272,7 @@ def far_signals(rows: Sequence[Mapping[str, Any]], far: float) -> dict[str, floa
 def _decide(evidence: Mapping[str, float], settings: Settings, is_far: bool) -> tuple[Status, str | None, float]:
     """Status, the kind of evidence that it rests on, and the largest share of a threshold."""
     ease = settings.corroborated if is_far else 1.0
-    limits = {kind: ease * limit for kind, limit in thresholds(settings).items()}
+    limits = {kind: limit * (1 if kind == "back" else ease) for kind, limit in thresholds(settings).items()}
     strongest = max(evidence, key=lambda kind: evidence[kind] / limits[kind])
     share = evidence[strongest] / limits[strongest]
     if share >= settings.warn:
@@ -321,7 +332,7 @@ def _scored(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]],
 
 
 def _looks(scored: Sequence[Mapping[str, Any]]) -> Looks:
-    names = ("n", "mean", "within", "proxy", "kl", "groups", "cross", "square")
+    names = tuple(part.name for part in fields(Looks))
     return Looks(**{name: np.array([row[name] for row in scored], dtype=np.float64) for name in names})
 
 
@@ -330,20 +341,16 @@ def _row(seen: Observation) -> dict[str, Any]:
     held_out = np.asarray(seen.held_out, dtype=np.float64)
     proxies = np.asarray(seen.proxies, dtype=np.float64)
     prompts = None if seen.prompts is None else np.asarray(seen.prompts, dtype=np.int64)
-    lengths = (
-        {len(held_out)}
-        | ({len(proxies)} if len(proxies) else set())
-        | ({len(prompts)} if prompts is not None else set())
-    )
-    if len(lengths) > 1:
+    ratios = np.asarray(seen.ratios, dtype=np.float64)
+    given = [proxies, ratios] if prompts is None else [proxies, ratios, prompts]
+    if any(len(part) not in (0, len(held_out)) for part in given) or (
+        prompts is not None and len(prompts) != len(held_out)
+    ):
         raise ConfigError(
-            f"step {seen.step}: held_out, proxies and prompts differ in length; give one of each per sample"
+            f"step {seen.step}: held_out, proxies, ratios and prompts differ in length; give one of each per sample"
         )
     is_usable = np.isfinite(held_out) & math.isfinite(seen.proxy)
-    groups, cross, square = 0, 0.0, 0.0
-    if prompts is not None and len(proxies):
-        is_paired = is_usable & np.isfinite(proxies)
-        groups, cross, square = within_prompts(held_out[is_paired], proxies[is_paired], prompts[is_paired])
+    liked, moved = (_products(held_out, part, prompts, is_usable) for part in (proxies, ratios))
     scores = held_out[is_usable]
     signals = {name: float(value) for name, value in seen.signals.items() if value is not None and math.isfinite(value)}
     return {
@@ -353,11 +360,22 @@ def _row(seen: Observation) -> dict[str, Any]:
         "n": len(scores),
         "mean": float(scores.mean()) if len(scores) else 0.0,
         "within": float(scores.var(ddof=1)) if len(scores) > 1 else 0.0,
-        "groups": groups,
-        "cross": cross,
-        "square": square,
+        "groups": max(liked.groups, moved.groups),
+        "cross": liked.cross,
+        "square": liked.square,
+        "freedom": moved.freedom,
+        "path": moved.cross,
+        "path_square": moved.square,
         "signals": signals,
     }
+
+
+def _products(held_out: Floats, other: Floats, prompts: Ints | None, is_usable: NDArray[np.bool_]) -> Products:
+    """Products within prompts of the samples that have both; none where the other or the prompts are not known."""
+    if prompts is None or not len(other):
+        return Products()
+    both = is_usable & np.isfinite(other)
+    return within_prompts(held_out[both], other[both], prompts[both])
 
 
 def _plain(value: Any) -> Any:

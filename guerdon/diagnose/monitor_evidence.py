@@ -12,8 +12,15 @@ since E as a share of its rise until E:
     turn    minus the covariance of held-out and proxy    of the answers to one prompt the reward prefers the worse ones
             within prompts, over the last b looks
     joint   (stall + turn) / sqrt(2), the same b          both at once: neither need be plain alone
+    back    -D log sqrt(k_C / k_B) - ahead (g_C - g_0)    a step back to the reference would raise held-out, and the policy
+                                                          goes on; k is KL, B the b looks before C
 
-The first two are linear in window means, so their standard errors are known. The third can see a fall before it is one: a
+The first two are linear in window means, so their standard errors are known. D is the covariance of held-out and
+log pi - log pi_ref within prompts, over the last b looks. Mixing the policy with its reference, pi_ref^(1 - w) pi^w up to a
+constant, changes mean held-out at the rate D per unit of w at w = 1, where the policy is; and near the reference KL grows as
+w^2. So D log sqrt(k_C / k_B) is what another b looks like the last would add to held-out, were they to go on along that path.
+
+The third can see a fall before it is one: a
 policy that moves along its reward changes mean gold at the rate cov(gold, proxy) / var(proxy) of its own answers (the
 derivative of an exponential tilt of the policy by the reward). An optimiser that rescales its steps does not follow that
 rate exactly, and a habit that is rare in the samples does not show in it: a rate near 0 proves nothing, so only one that is
@@ -23,6 +30,7 @@ plainly negative counts alone (the proxy may then rest), and one that is less pl
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 
@@ -48,6 +56,9 @@ class Looks:
     groups  prompts with two or more scored answers; 0 when prompts are not known
     cross   sum over those prompts of the cross products of held-out and proxy about their means within the prompt
     square  sum over those prompts of the squares of their cross products: the variance of `cross` when it is 0 on average
+    freedom      answers to those prompts less one for each, with log-ratios; 0 when log-ratios are not known
+    path         as `cross`, with log pi - log pi_ref in place of the proxy
+    path_square  as `square`, of those products
     """
 
     n: Floats
@@ -58,6 +69,9 @@ class Looks:
     groups: Floats
     cross: Floats
     square: Floats
+    freedom: Floats
+    path: Floats
+    path_square: Floats
 
     def until(self, count: int) -> Looks:
         """The first `count` looks."""
@@ -76,12 +90,14 @@ class Rules:
     rising     least x for a fall: the proxy must have gone on rising
     pace       share of its early rate that held-out must keep, or it no longer follows
     further    least x over which that is asked
+    ahead      loss to be expected over a window, as a share of the gain until now, that is let pass
     """
 
     tolerance: float = 0.03
     rising: float = 0.05
     pace: float = 0.4
     further: float = 0.2
+    ahead: float = 0.025
 
 
 @dataclass(frozen=True)
@@ -95,10 +111,11 @@ class Evidence:
     stall: Floats
     turn: Floats
     joint: Floats
+    back: Floats
     noise: Floats
 
 
-KINDS = ("fall", "stall", "turn", "joint")
+KINDS = ("fall", "stall", "turn", "joint", "back")
 
 
 def noise_variance(looks: Looks) -> Floats:
@@ -120,7 +137,7 @@ def noise_variance(looks: Looks) -> Floats:
 def weigh(looks: Looks, rules: Rules) -> Evidence:
     """Evidence at the last look."""
     noise = noise_variance(looks)
-    fall, stall, turn, joint = (np.full(looks.n.shape[:-1], -np.inf) for _ in KINDS)
+    fall, stall, turn, joint, back = (np.full(looks.n.shape[:-1], -np.inf) for _ in KINDS)
     if looks.count >= STARTING + CURRENT[0]:
         sums = [_sums(part) for part in (looks.n, looks.n * looks.mean, looks.n * looks.proxy, looks.n * looks.kl)]
         for b in CURRENT:
@@ -128,7 +145,8 @@ def weigh(looks: Looks, rules: Rules) -> Evidence:
             turned = _turn(looks, b)
             fall, stall, turn = np.maximum(fall, fallen), np.maximum(stall, stalled), np.maximum(turn, turned)
             joint = np.maximum(joint, (stalled + turned) / np.sqrt(2))
-    return Evidence(fall, stall, turn, joint, noise)
+            back = np.maximum(back, _back(looks, sums, b, rules))
+    return Evidence(fall, stall, turn, joint, back, noise)
 
 
 Window = tuple[Floats, Floats, Floats, Floats]  # scores, mean held-out, mean proxy, mean KL
@@ -172,15 +190,50 @@ def _turn(looks: Looks, b: int) -> Floats:
     return turn
 
 
-def within_prompts(held_out: Floats, proxies: Floats, prompts: Ints) -> tuple[int, float, float]:
-    """(groups, cross, square) of one step, as in `Looks`, from its scored answers; `prompts` numbers their prompts."""
+def _back(looks: Looks, sums: list[Floats], b: int, rules: Rules) -> Floats:
+    """Evidence that held-out would be higher a step back towards the reference, while KL grows."""
+    nothing: Floats = np.full(looks.n.shape[:-1], -np.inf)
+    if looks.count < 2 * b:
+        return nothing
+    groups, freedom, path, square = (
+        part[..., -b:].sum(-1) for part in (looks.groups, looks.freedom, looks.path, looks.path_square)
+    )
+    (_, g0, _, _), (_, _, _, before), (_, now, _, kl) = (
+        tuple(part[..., 0] for part in _window(sums, np.array([end]), length))
+        for end, length in ((STARTING, STARTING), (looks.count - b, b), (looks.count, b))
+    )
+    is_asked = (groups >= FEWEST_GROUPS) & (square > 0) & (freedom > 0) & (before > 0) & (kl > before)
+    growth = np.log(np.where(is_asked, kl, np.e) / np.where(is_asked, before, 1.0)) / 2
+    allowed = rules.ahead * np.maximum(now - g0, 0.0) / growth
+    freedom, square = (np.where(is_asked, part, 1.0) for part in (freedom, square))
+    back: Floats = np.where(is_asked, (-path / freedom - allowed) * freedom / np.sqrt(square), -np.inf)
+    return back
+
+
+class Products(NamedTuple):
+    """Cross products of two quantities of a step's answers about their means within prompts.
+
+    groups   prompts with two or more answers
+    freedom  their answers, less one for each prompt
+    cross    sum of the products
+    square   sum over prompts of the square of the prompt's sum: the variance of `cross` when it is 0 on average
+    """
+
+    groups: int = 0
+    freedom: int = 0
+    cross: float = 0.0
+    square: float = 0.0
+
+
+def within_prompts(held_out: Floats, other: Floats, prompts: Ints) -> Products:
+    """Products of held-out and another quantity (proxy, log-ratio) of the same answers; `prompts` numbers their prompts."""
     if not len(prompts):
-        return 0, 0.0, 0.0
+        return Products()
     _, at, counts = np.unique(prompts, return_inverse=True, return_counts=True)
     at = at.reshape(-1)
-    g, p = (part - (np.bincount(at, part) / counts)[at] for part in (held_out, proxies))
+    g, p = (part - (np.bincount(at, part) / counts)[at] for part in (held_out, other))
     products = np.bincount(at, g * p)[counts > 1]
-    return len(products), float(products.sum()), float(products @ products)
+    return Products(len(products), int((counts - 1).sum()), float(products.sum()), float(products @ products))
 
 
 def smooth(looks: Looks, width: float) -> tuple[Floats, Floats]:

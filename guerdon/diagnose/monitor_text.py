@@ -24,6 +24,12 @@ def explain(
     if kind == "turn":
         verb = "prefers" if status == "stop" else "may prefer"
         return f"Of the policy's own answers to one prompt the proxy now {verb} those that held-out finds worse."
+    if kind == "back":
+        would = "would" if status == "stop" else "may"
+        return (
+            f"Held-out {would} be higher a step back towards the reference, and the policy moves on (gain so far "
+            f"{curve['gain']:.3f})."
+        )
     if kind == "joint":
         has = "has" if status == "stop" else "seems to have"
         return (

@@ -102,6 +102,7 @@ class StepRecord:
             held_out=held[known],
             proxies=values[known],
             prompts=np.array(self.group)[known],
+            ratios=np.array(self.kl)[known],
             signals=self.signals(),
         )
 
@@ -116,6 +117,7 @@ class StepRecord:
                 "held_out": [float(v) for v in seen.held_out],
                 "proxies": [float(v) for v in seen.proxies],
                 "prompts": [int(v) for v in (seen.prompts if seen.prompts is not None else ())],
+                "ratios": [float(v) for v in seen.ratios],
             }
         ]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
-from guerdon.diagnose.monitor import Monitor, Observation, Settings, far_signals, thresholds
+from guerdon.diagnose.monitor import Monitor, Observation, Settings, _decide, _looks, _row, far_signals, thresholds
 from guerdon.diagnose.monitor_evidence import (
     KINDS,
     Looks,
@@ -27,7 +27,8 @@ def looks_of(**columns) -> Looks:
     """Looks with ten scores of variance 1 each, unless told otherwise."""
     length = len(next(iter(columns.values())))
     base = {"n": np.full(length, 10.0), "within": np.ones(length), "kl": np.arange(length, dtype=float)}
-    zeros = {name: np.zeros(length) for name in ("mean", "proxy", "groups", "cross", "square")}
+    names = ("mean", "proxy", "groups", "cross", "square", "freedom", "path", "path_square")
+    zeros = {name: np.zeros(length) for name in names}
     return Looks(**base | zeros | {name: np.asarray(values, dtype=float) for name, values in columns.items()})
 
 
@@ -82,6 +83,114 @@ def test_too_few_prompts_have_no_turn():
     assert weigh(looks, Rules()).turn == -math.inf
 
 
+def moving(kl, covariance=-0.3, gain=0.5):
+    """Eight prompts a look with two answers each; held-out rose by `gain` and falls towards the policy by `covariance`."""
+    looks, sums = len(kl), 8 * covariance  # a prompt of two answers has one degree of freedom
+    return looks_of(
+        mean=[0] * 4 + [gain] * (looks - 4), proxy=[0] * looks, kl=kl, groups=[8] * looks, freedom=[8] * looks,
+        path=[sums] * looks, path_square=[8 * 0.25] * looks,
+    )  # fmt: skip
+
+
+def test_a_step_back_by_hand():
+    """Eight looks, the last four against the four before: 32 prompts, D = -0.3, KL from 1 to 2.25, so log sqrt is log 1.5.
+
+    Another such rise would cost 0.3 log 1.5 = 0.122, of which 0.1 x 0.5 is let pass; sum of squares 32 x 0.25.
+    """
+    found = weigh(moving([1.0] * 4 + [2.25] * 4), Rules(ahead=0.1))
+    step = math.log(1.5)
+    assert found.back == pytest.approx((0.3 * step - 0.1 * 0.5) / (step * math.sqrt(32 * 0.25) / 32))
+    assert found.turn == -math.inf  # no proxy
+
+
+@pytest.mark.parametrize("kl", [[2.0] * 4 + [1.5] * 4, [-0.01] * 4 + [2.0] * 4])
+def test_no_step_back_is_asked_for_when_the_policy_rests_or_has_just_begun(kl):
+    assert weigh(moving(kl), Rules()).back == -math.inf
+
+
+def test_a_slow_policy_may_lose_what_is_let_pass():
+    """At 1 % of KL a window, D = -0.3 costs 0.0015, below 0.025 x 0.5."""
+    assert weigh(moving([1.0] * 4 + [1.01] * 4), Rules(ahead=0.025)).back < 0
+    assert weigh(moving([1.0] * 4 + [1.01] * 4, gain=-0.2), Rules(ahead=0.025)).back > 0  # without a gain, nothing
+
+
+def test_the_covariance_with_the_log_ratio_is_the_slope_of_gold_on_the_way_to_the_reference():
+    """Over all answers of a softmax policy: dE[g]/dw of pi_ref^(1-w) pi^w at w = 1, by differences; and KL grows as w^2."""
+    rng = np.random.default_rng(3)
+    reference, policy, held_out = rng.normal(size=40), rng.normal(size=40), rng.random(40)
+    ratio = policy - reference  # up to a constant, which no covariance sees
+
+    def at(w):
+        weights = np.exp(reference + w * ratio)
+        return weights / weights.sum()
+
+    def kl(w):
+        return float(at(w) @ (np.log(at(w)) - np.log(at(0))))
+
+    here = at(1)
+    slope = (at(1 + 1e-5) - at(1 - 1e-5)) @ held_out / 2e-5
+    assert here @ ((held_out - here @ held_out) * (ratio - here @ ratio)) == pytest.approx(slope, rel=1e-6)
+    assert kl(2e-3) / kl(1e-3) == pytest.approx(4, rel=1e-2)
+
+
+def answers_of(rng, relation, n=8, prompts=8):
+    """Held-out scores and log-ratios of n answers to each prompt with the given correlation within prompts."""
+    ratio, other = rng.normal(size=(2, prompts, n))
+    held_out = 0.25 * (relation * ratio + math.sqrt(1 - relation**2) * other) + 0.2 * rng.normal(size=(prompts, 1))
+    return held_out.ravel(), 2.5 * ratio.ravel(), np.arange(prompts).repeat(n)
+
+
+def turning(seeds, gain, turns, prompts=8, steps=120):
+    """(looks of all seeds, true gold). Gold rises by `gain` (0.25 is one SD of an answer) to step 50 and then falls, or stays;
+    KL grows as step^2, so that the mixing weight w is the step, and the correlation is the one that this slope asks for.
+    """
+    at = np.arange(steps)
+    gold = gain * np.where((at < 50) | turns, 1 - ((at - 50) / 50) ** 2, 1.0)
+    slope = np.where((at < 50) | turns, gain * 2 * (1 - at / 50) * at / 50, 0.0)
+    relation, runs = np.clip(slope / (0.25 * 2.5), -0.9, 0.9), []
+    for seed in seeds:
+        rng, rows = np.random.default_rng(seed), []
+        for step in range(steps):
+            held_out, ratios, numbers = answers_of(rng, relation[step], prompts=prompts)
+            seen = Observation(step, 0.01 * step**2, 0.02 * step, gold[step] + held_out, (), numbers, ratios=ratios)
+            rows.append(_row(seen))
+        runs.append(_looks(rows))
+    return Looks(*(np.stack([getattr(run, part.name) for run in runs]) for part in fields(Looks))), gold
+
+
+def first_stops(looks, kinds):
+    """Of each run, the first look at which one of these kinds of evidence stops it; the number of looks where none does."""
+    limits, stop = thresholds(Settings(steps=looks.count)), np.full(len(looks.n), looks.count)
+    for count in range(8, looks.count + 1):
+        found = weigh(looks.until(count), Rules())
+        is_over = np.any([getattr(found, kind) >= limits[kind] for kind in kinds], axis=0)
+        stop = np.where(is_over & (stop == looks.count), count - 1, stop)
+    return stop
+
+
+def test_a_planted_fall_is_seen_in_time_and_ahead_of_the_level():
+    """Gain of one SD of an answer, 128 scores a look: a tenth of it is lost at step 66. (With 64, half are in time.)"""
+    looks, gold = turning(range(12), gain=0.25, turns=True, prompts=16)
+    ahead, level = first_stops(looks, ["back"]), first_stops(looks, ["fall", "stall"])
+    assert gold[65] > 0.9 * gold.max() > gold[67]
+    assert ((ahead > 40) & (ahead < 66)).mean() >= 0.9
+    assert np.median(ahead) < np.median(level)
+
+
+def test_where_held_out_only_levels_off_a_step_back_is_seldom_asked_for():
+    """The worst of benign runs: the slope is exactly 0 for 70 looks while KL grows, and every look is one more chance."""
+    looks, _ = turning(range(100, 160), gain=0.1, turns=False)
+    assert (first_stops(looks, ["back"]) < looks.count).mean() <= 0.05
+
+
+def test_other_signs_do_not_halve_what_a_step_back_needs():
+    """Log-ratios and far signals both follow how far the policy has moved: they are no independent witnesses."""
+    limits = thresholds(Settings())
+    evidence = dict.fromkeys(KINDS, 0.0)
+    assert _decide(evidence | {"back": 0.7 * limits["back"]}, Settings(), True)[1] is None
+    assert _decide(evidence | {"fall": 0.7 * limits["fall"]}, Settings(), True)[:2] == ("stop", "fall")
+
+
 def test_runs_on_leading_axes_are_runs_alone():
     rng = np.random.default_rng(0)
     looks = [looks_of(mean=rng.normal(size=60), proxy=np.arange(60) / 10, groups=[6] * 60, cross=rng.normal(size=60),
@@ -120,10 +229,8 @@ def test_noise_sees_what_a_steps_prompts_have_in_common():
 
 def test_within_prompts_by_hand():
     """Prompt 7: held-out 1, 3 and proxy 0, 4 give (-1)(-2) + 1 x 2 = 4. Prompt 2: -(0.5 + 0.5) = -1. Prompt 5 is alone."""
-    groups, cross, square = within_prompts(
-        np.array([1, 5, 3, 9, 6.0]), np.array([0, 1, 4, 9, 0.0]), np.array([7, 2, 7, 5, 2])
-    )
-    assert (groups, cross, square) == (2, pytest.approx(4 - 0.5), pytest.approx(16 + 0.25))
+    found = within_prompts(np.array([1, 5, 3, 9, 6.0]), np.array([0, 1, 4, 9, 0.0]), np.array([7, 2, 7, 5, 2]))
+    assert found == (2, 2, pytest.approx(4 - 0.5), pytest.approx(16 + 0.25))
 
 
 def test_smooth_by_hand():
@@ -271,9 +378,9 @@ def test_steps_out_of_order_are_refused(step):
         monitor.observe(Observation(step, 0, 0))
 
 
-@pytest.mark.parametrize("other", [{"proxies": [1.0]}, {"prompts": [1]}])
+@pytest.mark.parametrize("other", [{"proxies": [1.0]}, {"prompts": [1]}, {"ratios": [1.0]}])
 def test_lists_of_unequal_length_are_refused(other):
-    with pytest.raises(ConfigError, match="step 4: held_out, proxies and prompts differ in length"):
+    with pytest.raises(ConfigError, match="step 4: held_out, proxies, ratios and prompts differ in length"):
         Monitor().observe(Observation(4, 0, 0, [1.0, 2.0], **other))
 
 
@@ -385,6 +492,9 @@ def test_1_96_would_stop_benign_runs():
         groups=np.full(t.shape, 24.0),
         cross=cross,
         square=np.full(t.shape, 24.0),
+        freedom=np.zeros(t.shape),
+        path=np.zeros(t.shape),
+        path_square=np.zeros(t.shape),
     )
     limits = np.array([thresholds(Settings(steps=steps))[kind] for kind in KINDS])[:, None]
     crossed, stopped = np.zeros(runs, bool), np.zeros(runs, bool)
