@@ -136,7 +136,9 @@ def test_own_imports_stand_at_the_top_but_for_the_command_line():
 @pytest.mark.parametrize("room", TORCH_FREE)
 def test_rooms_that_measure_never_load_torch(room):
     names = [
-        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in modules() if room_of(path) == room
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+        for path in modules()
+        if room_of(path) == room and path.name != "env.py"  # Alembic's, which runs inside a migration only
     ]
     code = f"import importlib, sys\nfor name in {names!r}: importlib.import_module(name)\nassert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
