@@ -7,6 +7,7 @@ import itertools
 import json
 import random
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
@@ -205,3 +206,30 @@ def set_priorities(database: Database, name: str, arm: str, values: Mapping[str,
                 )
 
     database.write(work)
+
+
+def note_masked(db: sa.Connection, assignment: int, found: Sequence[tuple[str, str]], now: float) -> None:
+    """Log the identity words that were hidden in an assignment's question: (place, word) pairs, once per question."""
+    number = sa.select(schema.assignment.c.question).where(schema.assignment.c.id == assignment).scalar_subquery()
+    question = db.scalar(sa.select(number))
+    if question is None or db.scalar(
+        sa.select(schema.masked.c.id).where(schema.masked.c.question == question).limit(1)
+    ):
+        return
+    rows = [
+        {"question": question, "place": place, "word": word, "times": times, "at": now}
+        for (place, word), times in Counter(found).items()
+    ]
+    db.execute(schema.masked.insert(), rows)
+
+
+def masked(db: sa.Connection, name: str) -> list[tuple[str, str, str, int]]:
+    """What was hidden from raters in a study: (question id, place, word, times), by question."""
+    at, question = schema.masked, schema.question
+    query = (
+        sa.select(question.c.name, at.c.place, at.c.word, at.c.times)
+        .join_from(at, question)
+        .where(question.c.study == studies.find(db, name).id)
+        .order_by(at.c.id)
+    )
+    return [(row[0], row[1], row[2], row[3]) for row in db.execute(query)]

@@ -131,6 +131,15 @@ class Store:
         """Replace what an active arm goes by: question id -> value, higher is asked sooner."""
         questions.set_priorities(self.database, name, arm, values)
 
+    def note_masked(self, assignment: int, found: Sequence[tuple[str, str]]) -> None:
+        """Log (place, word) of what was hidden from the rater in an assignment's question; a question is logged once."""
+        if found:
+            self.write(lambda db: questions.note_masked(db, assignment, found, self.clock()))
+
+    def masked(self, name: str) -> list[tuple[str, str, str, int]]:
+        """What was hidden in a study: (question id, place, word, times)."""
+        return self.read(lambda db: questions.masked(db, name))
+
     # raters at work
 
     def next(self, name: str, rater: str, beside: Sequence[int] = ()) -> Assignment | None:

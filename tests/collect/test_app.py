@@ -9,8 +9,9 @@ import pytest
 
 pytest.importorskip("starlette", reason="guerdon collect is an extra")
 
+from guerdon.collect.settings import Settings
 from guerdon.collect.web.app import PATHS, Serving, application
-from tests.collect.web import ORIGIN, PASSWORD, World, csrf, world
+from tests.collect.web import ORIGIN, PASSWORD, World, csrf, question, world
 
 
 @pytest.fixture
@@ -111,6 +112,17 @@ def test_nothing_sent_to_a_rater_tells_kind_source_or_candidate(place):
     text = json.dumps(ask(place.client("rater one")))
     for word in ("arm", "gold", "probability", "order", "models", "source", "one-", "rater"):
         assert f'"{word}' not in text
+
+
+def test_names_of_models_are_hidden_and_logged_once(place):
+    place.store.create_study("three", Settings(repeats=0, gold=0, attention=0, overlap=2))
+    place.store.add_questions("three", [question("q", answer="I am ChatGPT, answer {} to {}, as ChatGPT.")])
+    for name in ("rater one", "lead one"):
+        place.access.join(name, "three", "ada")
+        text = place.client(name).get("/api/studies/three/next").text
+        assert "ChatGPT" not in text
+        assert "[hidden]" in text
+    assert place.store.masked("three") == [("q", "candidate:0", "ChatGPT", 2), ("q", "candidate:1", "ChatGPT", 2)]
 
 
 @pytest.mark.parametrize(

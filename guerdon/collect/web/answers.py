@@ -50,6 +50,20 @@ def shown(assignment: Assignment, settings: Settings) -> dict[str, Any]:
     }
 
 
+def found_in(assignment: Assignment, settings: Settings) -> list[tuple[str, str]]:
+    """(place, word) of every name of a model that the screen hides: `prompt` or `candidate:I`."""
+    question = assignment.question
+    asked = "\n".join(message["content"] for message in question.prompt if message["role"] == "user")
+    parts = [("prompt", question.prompt)]
+    parts += [(f"candidate:{i}", answer) for i, answer in enumerate(question.completions)]
+    return [
+        (place, found.word)
+        for place, messages in parts
+        for m in messages
+        for found in mask(m["content"], m["content"] if m["role"] == "user" else asked, settings.mask).found
+    ]
+
+
 def turn(message: Message, asked: str, words: tuple[str, ...]) -> dict[str, str]:
     """One message: who speaks, and what, as inert markup. Names of models are masked in what is not the person's own."""
     role = message["role"]

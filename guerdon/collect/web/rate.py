@@ -67,6 +67,8 @@ def next_question(visit: Visit) -> Response:
     rater, store = visit.person.name, visit.store
     assignment = store.next(visit.study, rater, beside=held) if len(held) < AHEAD else None
     settings = store.study(visit.study).settings
+    if assignment:
+        store.note_masked(assignment.id, answers.found_in(assignment, settings))
     return JSONResponse(
         {
             "question": answers.shown(assignment, settings) if assignment else None,
