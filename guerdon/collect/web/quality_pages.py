@@ -12,6 +12,8 @@ from typing import Any
 
 from starlette.responses import Response
 
+from guerdon.collect.prioritise import last_report
+from guerdon.collect.spending import spent
 from guerdon.collect.web import charts
 from guerdon.collect.web.gate import Visit
 
@@ -64,7 +66,18 @@ class Caches:
 def quality(visit: Visit) -> Response:
     kept = _quality(visit)
     sections = sections_of(kept.value) if kept is not None and kept.value is not None else []
+    sections += _choice_and_cost(visit)
     return visit.page("quality.html", kept=kept, sections=sections, counts=visit.store.counts(visit.study))
+
+
+def _choice_and_cost(visit: Visit) -> list[Section]:
+    """Whether active selection earns its keep, and what AI raters and generators cost: kept by their commands."""
+    found, parts = last_report(visit.store, visit.study), []
+    if found is not None:
+        values = [("model", found[1]), *row_of(found[2]).items()]
+        parts.append(Section("does active selection earn its keep", values, [], []))
+    bills = spent(visit.store, visit.study)
+    return [*parts, _table("cost of models", [row_of(bill) for bill in bills])] if bills else parts
 
 
 def review(visit: Visit) -> Response:
