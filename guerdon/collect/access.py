@@ -93,7 +93,9 @@ class Access:
             raise ConfigError(f"there is already an account '{name}'; choose another name")
         done = db.execute(sa.insert(schema.user).values(name=name, active=True, created=self.clock(), **row))
         self.log(db, by, "account added", detail={"name": name, "role": row["role"]})
-        return int(done.inserted_primary_key[0])
+        key = done.inserted_primary_key
+        assert key is not None
+        return int(key[0])
 
     def find(self, name: str) -> Person | None:
         """The account of that name, whether or not it is active."""

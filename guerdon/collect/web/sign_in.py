@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
+from typing import Any
 
 from starlette.responses import RedirectResponse, Response
 
@@ -90,7 +91,7 @@ def sentence(error: Exception) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
 
 
-def _with_guest(visit: Visit, template: str, **values: object) -> Response:
+def _with_guest(visit: Visit, template: str, **values: Any) -> Response:
     """A page with a form for somebody who may not be signed in, and the cookie its token is bound to."""
     if visit.token:
         return visit.page(template, **values)
