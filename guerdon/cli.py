@@ -30,13 +30,19 @@ COMMANDS = {
     "serve-key": ("serve_key", "make, list and remove the API keys of a reward server"),
     "collect create": ("collect_create", "make a study: a place where people say which answer is better"),
     "collect import": ("collect_import", "add prompts with candidate answers to a study"),
+    "collect generate": ("collect_generate", "have prompts answered by models, as questions of a study"),
+    "collect user": ("collect_user", "add, list, close and open accounts of a study's web application"),
+    "collect start": ("collect_start", "serve the web application: raters answer, leads watch"),
+    "collect rate": ("collect_rate", "let a model judge a study, in both orders, as a rater of its own kind"),
     "collect quality": ("collect_quality", "how good the labels are: agreement, raters in doubt, the ceiling"),
+    "collect prioritise": (
+        "collect_prioritise",
+        "rank the open questions by what a reward model would learn from them",
+    ),
     "collect export": (
         "collect_export",
         "write judgements or labels in our own and other formats, exactly or not at all",
     ),
-    "collect user": ("collect_user", "add, list, close and open accounts of a study's web application"),
-    "collect start": ("collect_start", "serve the web application: raters answer, leads watch"),
     "collect backup": ("collect_backup", "copy the database of all studies, checked, while raters work"),
     "optimize sft": ("sft", "fine-tune a policy on chosen answers or completions: something to start from"),
     "optimize ppo": ("ppo", "train a policy against the frozen reward by PPO, watched for over-optimisation"),
@@ -53,12 +59,6 @@ COMMANDS = {
     "diagnose drift": ("drift", "say whether a policy's answers are still where the reward model was trained"),
     "diagnose run": ("run", "one page on a policy run, or several beside each other: what happened, what to do"),
     "diagnose report": ("report", "everything known about a run in one page, and its model card"),
-    "collect generate": ("collect_generate", "have prompts answered by models, as questions of a study"),
-    "collect rate": ("collect_rate", "let a model judge a study, in both orders, as a rater of its own kind"),
-    "collect prioritise": (
-        "collect_prioritise",
-        "rank the open questions by what a reward model would learn from them",
-    ),
     "demo": ("demo", "the whole path on a simulated world, offline, in minutes"),
 }
 
