@@ -73,9 +73,11 @@ def run_routes(watch: Watch) -> list[BaseRoute]:
         "The runs that are watched, the last seen first",
         {"content": _JSON["content"] | _PAGE["content"]},
     )
-    add("/runs/{run}", view, "Verdict, reason and series of a run", _JSON, openapi_extra={"parameters": [last]})
-    add("/runs/{run}/page", page, "The same as a page that keeps itself up to date", _PAGE)
-    add("/runs/{run}/steps/{step}", end, "A step is over; what the monitor says", _JSON, "POST", openapi_extra=body)
+    add("/runs/{run:path}/page", page, "The same as a page that keeps itself up to date", _PAGE)
+    add(
+        "/runs/{run:path}/steps/{step}", end, "A step is over; what the monitor says", _JSON, "POST", openapi_extra=body
+    )
+    add("/runs/{run:path}", view, "Verdict, reason and series of a run", _JSON, openapi_extra={"parameters": [last]})
     return list(api.routes)
 
 
