@@ -46,10 +46,11 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 @contextmanager
 def consumers(package: str, *mocked: str) -> Iterator[None]:
-    """`package` can be imported within the block; the top-level modules in `mocked` are mocks. Skips where it is not installed."""
+    """`package` can be imported within the block; the top-level modules in `mocked` are mocks, but for those
+    that are there already. Skips where it is not installed."""
     if not (FOLDER / package).is_dir():
         pytest.skip(f"{package} is not installed in {FOLDER}; run: make setup")
-    finder = _Finder(mocked)
+    finder, before = _Finder(mocked), set(sys.modules)
     sys.path.append(str(FOLDER))
     sys.meta_path.append(finder)
     try:
@@ -57,5 +58,5 @@ def consumers(package: str, *mocked: str) -> Iterator[None]:
     finally:
         sys.path.remove(str(FOLDER))
         sys.meta_path.remove(finder)
-        for name in [name for name in sys.modules if name.split(".")[0] in (package, *mocked)]:
+        for name in [name for name in sys.modules if name.split(".")[0] in (package, *mocked) and name not in before]:
             del sys.modules[name]

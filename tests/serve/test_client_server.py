@@ -8,8 +8,8 @@ import math
 import threading
 
 import pytest
-from conftest import chat
 from serving import Letters, listening, service_of, talk, value_of
+from tiny_models import chat
 
 import guerdon
 from guerdon.cli import main

@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import chat
 from serving import Letters, listening, service_of, value_of
+from tiny_models import chat
 
 from guerdon.client import Client
 from guerdon.model.reward import RewardModel
