@@ -13,8 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from conftest import chat
 
-from guerdon.client import retry as module
 from guerdon.client import Client
+from guerdon.client import retry as module
 from guerdon.types import ConfigError, ScoringError
 
 ROWS = [chat("q", "one"), chat("q", "two words"), chat("q", "and three words")]
