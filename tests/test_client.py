@@ -116,7 +116,9 @@ def test_address_token_and_batches(server, monkeypatch):
     assert "secret" not in repr(client)
     for scores in both(client):
         assert scores == [1.0, 2.0, 3.0]
-    assert [len(body["conversations"]) for _, _, body, _ in server.requests] == [2, 1, 2, 1]
+    sizes = [len(body["conversations"]) for _, _, body, _ in server.requests]
+    assert sizes[:2] == [2, 1]
+    assert sorted(sizes[2:]) == [1, 2]  # `ascore` has both under way at once
     assert all(path == "/rm/v1/score" for path, *_ in server.requests)
     assert all(headers["Authorization"] == "Bearer secret" for _, headers, *_ in server.requests)
     monkeypatch.setenv("GUERDON_TOKEN", "from outside")
