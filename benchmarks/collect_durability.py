@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -56,7 +56,8 @@ class Found:
 def measure(
     url: str, votes: int, raters: int, kills: int, every: float, overlap: int = 3, direct: bool = False
 ) -> Found:
-    """Run it on one database. The server is killed about every `every` seconds, and the network cut twice as often."""
+    """Run it on one database. The server is killed at least every `every` seconds, or as often as
+    spreads the kills over the votes, and the network cut twice as often."""
     with Store.open(url) as store:
         store.create_study(STUDY, Settings(overlap=overlap, repeats=0.05, gold=0.05, lock_seconds=600))
         per_rater = -(-votes // raters)
@@ -76,7 +77,7 @@ def measure(
     cutter.start()
     try:
         while any(rater.is_alive() for rater in crowd):
-            time.sleep(every)
+            _until_share(log, per_rater * raters * (server.kills + 1) / (kills + 1), time.perf_counter() + every, crowd)
             if server.kills < kills and any(rater.is_alive() for rater in crowd):
                 server.kill()
                 server.start()
@@ -88,6 +89,12 @@ def measure(
         server.stop()
     seconds = time.perf_counter() - started
     return _compare(url, log, server.kills, network.cuts, seconds, overlap)
+
+
+def _until_share(log: Log, votes: float, latest: float, crowd: Sequence[Rater]) -> None:
+    """Wait until so many votes are acknowledged, at the longest until `latest`: a fast machine is killed as often as a slow one."""
+    while len(log.acknowledged) < votes and time.perf_counter() < latest and any(rater.is_alive() for rater in crowd):
+        time.sleep(0.01)
 
 
 def _cut(network: Network, every: float, done: threading.Event) -> None:
