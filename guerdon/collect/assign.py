@@ -23,7 +23,7 @@ _HELD = (
     sa.select(_A.c.id)
     .where(_A.c.study == bindparam("study"), _A.c.rater == bindparam("rater"), _A.c.state == "live")
     .where(_A.c.id.not_in(bindparam("beside", expanding=True)))
-    .order_by((_A.c.replaces == ""), _A.c.expires.desc())
+    .order_by((_A.c.replaces == ""), _A.c.id)  # what was undone, else what has been on the screen longest
     .limit(1)
 )
 _FIND = (

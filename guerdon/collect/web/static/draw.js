@@ -40,8 +40,7 @@ export function card(question, position, asks, hear) {
   const badge = el("span", { class: "badge", hidden: true });
   const head = el("header", {}, el("h2", { id: `answer-${position}`, text: title }), badge);
   if (many) {
-    const face = el("button", { type: "button", class: "small", "data-place": position, on: { click: () => hear.place(position) } }, key(String(position + 1)), "Rank next");
-    face.setAttribute("aria-label", `Rank answer ${position + 1} next`);
+    const face = el("button", { type: "button", class: "small", "data-place": position, on: { click: () => hear.place(position) } }, key(String(position + 1)), "Rank next", el("span", { class: "unseen", text: ` (answer ${position + 1})` }));
     head.append(face);
   }
   const body = answer.turns.length === 1 ? prose(answer.turns[0].html) : el("div", { class: "prose" }, ...answer.turns.map(turn));

@@ -1,0 +1,191 @@
+"""The whole story in a real browser: qualify, judge by keyboard, lose the network, undo, rank, watch, export."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytest.importorskip("starlette", reason="guerdon collect is an extra")
+
+from guerdon.collect.settings import Settings
+from tests.collect.browser import chromium, faults
+from tests.collect.web import PASSWORD, question, served, world
+
+SETTINGS = Settings(repeats=0, gold=0, attention=0, overlap=2, attributes=("Truth",), edit=True, pass_mark=0.5)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    place = world(tmp_path_factory.mktemp("story"), SETTINGS)
+    lesson = question("lesson", text="Which is **kind**?")
+    place.store.add_questions(
+        "one", [lesson], gold={"lesson": (1, 2)}, why={"lesson": "It answers *politely*."}, kind="training"
+    )
+    place.store.create_study("ranks", Settings(k=4, repeats=0, gold=0, attention=0, strength=False))
+    place.store.add_questions("ranks", [question(f"r{i}", 4) for i in range(4)])
+    place.access.join("rater one", "ranks", "ada")
+    place.store.add_guideline("one", "# Guidelines\n\nPrefer the *true* answer.")
+    return place
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def address(place):
+    with served(place.store) as address:
+        yield address
+
+
+def sign_in(browser, address, name, **options):
+    context = browser.new_context(bypass_csp=True, **options)
+    page = context.new_page()
+    page.set_default_timeout(8000)
+    page.goto(f"{address}/login")
+    page.wait_for_function("document.hasFocus() && document.activeElement.id === 'name'")
+    page.keyboard.type(name)
+    page.keyboard.press("Tab")
+    page.keyboard.type(PASSWORD)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/studies")
+    return page
+
+
+def saved(page):
+    page.wait_for_selector("#state[data-state=saved]")
+
+
+def rate_all(page):
+    """Every attribute by keyboard: into the group, then the arrow keys."""
+    for position in range(page.locator("[data-card]").count()):
+        page.locator(f'[name="rate-0-{position}"]').first.focus()
+        page.keyboard.press("Space")
+
+
+def asked(page):
+    return page.locator(".turn.user").inner_text()
+
+
+def test_a_rater_works_by_keyboard_alone(browser, address, place):
+    page = sign_in(browser, address, "rater one")
+    page.goto(f"{address}/studies/one/rate")
+    page.wait_for_selector("[data-card]")  # the training item
+    assert faults(page) == []
+    assert "Training: 0 of 1" in page.inner_text("#count")
+    kind = "Answer 0" in page.locator("[data-card]").first.inner_text()  # candidate 0 is the better one
+    page.keyboard.press("1" if kind else "2")
+    page.keyboard.press("k")
+    rate_all(page)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#feedback")
+    assert "Right." in page.inner_text("#feedback")
+    assert "politely" in page.inner_text("#feedback")
+    assert faults(page) == []
+    page.keyboard.press("Enter")  # the feedback holds the focus
+    page.wait_for_function("!document.querySelector('#feedback')")
+
+    page.wait_for_selector("[data-card]")
+    first = asked(page)
+    page.keyboard.press("Enter")
+    assert "Say which answer is better" in page.inner_text("#message")
+    page.keyboard.press("2")
+    page.keyboard.press("l")
+    rate_all(page)
+    page.keyboard.press("r")
+    page.keyboard.type("It is truer.")
+    page.reload()  # a draft survives
+    page.wait_for_selector("[data-card]")
+    assert asked(page) == first
+    assert page.input_value("#rationale") == "It is truer."
+    assert page.locator(".card.chosen").count() == 1
+    page.keyboard.press("e")  # rewrite the winner
+    page.wait_for_selector("#edited:not([disabled])")
+    page.keyboard.type(" Better still.")
+    page.keyboard.press("Escape")
+    page.keyboard.press("Enter")
+    page.wait_for_function("text => document.querySelector('.turn.user').innerText !== text", arg=first)
+    saved(page)
+    judgement = list(place.store.judgements("one"))[-1]
+    assert judgement.ranks[judgement.order[1]] == 1
+    assert (judgement.strength, judgement.rationale, judgement.guideline) == (3, "It is truer.", 1)
+    assert "Better still." in judgement.edited
+    assert judgement.shown_at <= judgement.first_input_at <= judgement.submitted_at
+
+    page.keyboard.press("u")  # undo: the same question, the answer filled in
+    page.wait_for_function("text => document.querySelector('.turn.user').innerText === text", arg=first)
+    page.keyboard.press("0")
+    page.keyboard.press("Enter")
+    page.wait_for_function("text => document.querySelector('.turn.user').innerText !== text", arg=first)
+    saved(page)
+    page.wait_for_timeout(200)
+    last = list(place.store.judgements("one"))[-1]
+    assert (last.replaces, set(last.ranks)) == (judgement.id, {1.0})
+
+    page.keyboard.press("s")  # skip wants a reason
+    page.keyboard.type("I do not know the subject.")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_function("!document.querySelector('#why').open")
+    page.wait_for_timeout(300)
+    last = list(place.store.judgements("one"))[-1]
+    assert (last.answer, last.rationale) == ("skip", "I do not know the subject.")
+    page.keyboard.press("?")
+    assert page.is_visible("#help")
+    assert faults(page) == []
+    page.context.close()
+
+
+def test_answers_given_without_network_arrive_once(browser, address, place):
+    page = sign_in(browser, address, "rater two")
+    page.goto(f"{address}/studies/two/rate")
+    page.wait_for_selector("[data-card]")
+    page.wait_for_timeout(400)  # the next one is fetched
+    page.context.set_offline(True)
+    for _ in range(2):
+        page.keyboard.press("b")
+        rate_all(page)
+        page.keyboard.press("Enter")
+        page.wait_for_timeout(100)
+    page.wait_for_selector("#state[data-state=waiting]")
+    assert "kept here" in page.inner_text("#state")
+    assert place.store.counts("two").judgements == 0
+    page.context.set_offline(False)
+    saved(page)
+    page.wait_for_selector("[data-card]")
+    assert place.store.counts("two").judgements == 2
+    assert place.store.counts("two").answers == {"all_bad": 2}
+    page.context.close()
+
+
+def test_ranking_four_answers_with_a_tie(browser, address, place):
+    page = sign_in(browser, address, "rater one", viewport={"width": 320, "height": 640}, color_scheme="dark")
+    page.goto(f"{address}/studies/ranks/rate")
+    page.wait_for_selector("[data-card]")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    assert faults(page) == []
+    for pressed in ("3", "1", "=", "4", "Backspace", "=", "4", "2", "Enter"):
+        page.keyboard.press(pressed)
+    page.wait_for_timeout(300)
+    judgement = next(iter(place.store.judgements("ranks")))
+    assert [judgement.ranks[candidate] for candidate in judgement.order] == [2, 4, 1, 2]
+    page.context.close()
+
+
+def test_the_pages_of_an_admin(browser, address, place):
+    page = sign_in(browser, address, "ada")
+    for path in ("/studies", "/accounts", "/audit", "/account", "/studies/new", "/studies/one/guidelines"):
+        page.goto(address + path)
+        assert faults(page) == [], path
+    for tab in ("", "/settings", "/guidelines/edit", "/people", "/import", "/quality", "/review", "/export"):
+        page.goto(f"{address}/studies/one{tab}")
+        assert page.inner_text("h1") == "one"
+        assert faults(page) == [], tab
+    with page.expect_download() as download:
+        page.click("text=All events")
+    text = download.value.path().read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert {line["id"] for line in lines} == {j.id for j in place.store.judgements("one")}
+    page.context.close()
