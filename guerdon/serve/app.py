@@ -23,6 +23,7 @@ from guerdon.types import ConfigError
 
 # One file each in serve/dialects/; `nemo_gym` is mounted at /nemo-gym.
 DIALECTS = ("vllm", "sglang", "tei", "jina", "infinity", "openrlhf", "slime", "nemo_gym", "kserve")
+_DIRECT = ("/v1/score",)  # answered by its handler itself, without the layers of the framework
 _ABOUT = (
     "Rewards of conversations from frozen, checked reward models. Each score says how it came about; none is invented."
 )
@@ -42,7 +43,9 @@ def create_app(
         raise ConfigError(f"--dialect {dialect}: is not known; choose one of {', '.join(DIALECTS)}")
     found = {one: module for one in DIALECTS if (module := _dialect(one)) is not None}
     app = FastAPI(title="Guerdon", version=__version__, description=_ABOUT, exception_handlers=_HANDLERS)
-    app.include_router(native.router(service, list(found)))
+    api = native.router(service, list(found))
+    direct = {route.path: route.endpoint for route in api.routes if isinstance(route, Route) and route.path in _DIRECT}
+    app.include_router(api)
     app.router.routes.extend(routes or [])
     envelopes: dict[str, Refuse] = {}
     for one, module in found.items():
@@ -55,7 +58,7 @@ def create_app(
         app.router.routes.extend(at_root)
         envelopes |= {route.path: found[name].refuse for route in at_root}
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
-    app.add_middleware(Door, service=service, keys=keys, refuse=refusal(envelopes, replies.refuse))
+    app.add_middleware(Door, service=service, keys=keys, refuse=refusal(envelopes, replies.refuse), direct=direct)
     return app
 
 

@@ -12,12 +12,14 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from guerdon.serve import replies
 from guerdon.serve.call import Refused
 from guerdon.serve.keys import Guesses, Key, KeyRing, token_of
 from guerdon.serve.service import Service
@@ -29,13 +31,25 @@ _LINGER, _LINGER_BYTES = 2.0, 64 << 20  # for a client that goes on sending what
 _ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 Refuse = Callable[[Refused], Response]
+Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Door:
-    """ASGI middleware. `refuse(path)` gives the function that writes an error in the envelope of the path's dialect."""
+    """ASGI middleware.
 
-    def __init__(self, app: ASGIApp, service: Service, keys: KeyRing | None, refuse: Callable[[str], Refuse]) -> None:
-        self.app, self.service, self.keys, self.refuse = app, service, keys, refuse
+    refuse  gives the function that writes an error in the envelope of a path's dialect
+    direct  path -> handler of POST requests that are answered without the layers in between: they cost more than the handler
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        service: Service,
+        keys: KeyRing | None,
+        refuse: Callable[[str], Refuse],
+        direct: Mapping[str, Handler],
+    ) -> None:
+        self.app, self.service, self.keys, self.refuse, self.direct = app, service, keys, refuse, direct
         self.guesses = Guesses(service.config.guesses)
         self.most = int(service.config.max_body * 1e6)
 
@@ -128,7 +142,11 @@ class _Visit:
             return {"type": "http.disconnect"}
 
         try:
-            await self.door.app(self.scope, replay, self._send)
+            handler = self.door.direct.get(self.path) if self.scope["method"] == "POST" else None
+            if handler is None:
+                await self.door.app(self.scope, replay, self._send)
+            else:
+                await self._direct(handler, replay)
         except asyncio.CancelledError:
             if not self.is_gone:
                 raise
@@ -137,6 +155,16 @@ class _Visit:
         finally:
             self.is_over = True
             watcher.cancel()
+
+    async def _direct(self, handler: Handler, replay: Receive) -> None:
+        self.scope["endpoint"] = handler
+        try:
+            response = await handler(Request(self.scope, replay))
+        except Exception as error:
+            logging.getLogger("guerdon.serve").exception("request %s failed", self.scope["guerdon.id"])
+            mistake = "the server made a mistake; its log has the traceback under this request id"
+            raise Refused(500, mistake, kind="failure") from error
+        await response(self.scope, replay, self._send)
 
     async def _body(self) -> bytes:
         """The whole body. Raises Refused: 413 beyond the limit, by its declared length where there is one; 408 when it takes
@@ -183,7 +211,9 @@ class _Visit:
         if self.is_gone:
             self.status = 499
             return
-        response = self.door.refuse(self.path)(refused)
+        refuse = self.door.refuse(self.path)
+        native = refuse is replies.refuse
+        response = replies.refuse(refused, self.scope["guerdon.id"]) if native else refuse(refused)
         if refused.status in (408, 413):
             response.headers["Connection"] = "close"
         if refused.status == 401:

@@ -71,30 +71,49 @@ class Server(uvicorn.Server):
 
 
 class Protocol(HttpToolsProtocol):
-    """Closes a connection that has not sent a whole request head in time; uvicorn alone waits for ever."""
+    """Closes a connection whose request head does not come whole in time, or is too large; uvicorn alone would wait for ever
+    and keep all of it.
+    """
 
     head_seconds = 30.0
+    head_bytes = 65536
 
     def connection_made(self, transport: Any) -> None:
+        self._head: asyncio.TimerHandle | None = None
+        self._size = 0
         super().connection_made(transport)
-        self._watch_head()
+        self._begin()
+
+    def data_received(self, data: bytes) -> None:
+        if self._head is not None:
+            self._size += len(data)
+        super().data_received(data)
+        if self._head is not None and self._size > self.head_bytes and not self.transport.is_closing():
+            self.transport.write(
+                b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+            )
+            self.transport.close()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._watch_head()
+        self._begin()
 
     def on_headers_complete(self) -> None:
-        self._head.cancel()
+        self._end()
         super().on_headers_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._head.cancel()
+        self._end()
         super().connection_lost(exc)
 
-    def _watch_head(self) -> None:
-        with suppress(AttributeError):
+    def _begin(self) -> None:
+        self._end()
+        self._head = self.loop.call_later(self.head_seconds, self.transport.close)
+
+    def _end(self) -> None:
+        if self._head is not None:
             self._head.cancel()
-        self._head: asyncio.TimerHandle = self.loop.call_later(self.head_seconds, self.transport.close)
+        self._head, self._size = None, 0
 
 
 def serve(app: ASGIApp, service: Service, say: Callable[[str], None]) -> None:
