@@ -25,12 +25,18 @@ def post(path: str, body: Any, headers: Mapping[str, str] | None = None) -> byte
 
 @dataclass
 class Result:
-    """What came of a load. status: HTTP status, or `broken`, -> how many; latency: seconds of each answer with 200."""
+    """What came of a load.
+
+    status   HTTP status, or `broken`, -> how many
+    latency  seconds of each answer with 200
+    in_time  answers with 200 that came while requests were still being sent (open loop)
+    """
 
     seconds: float = 0.0
     status: Counter[int | str] = field(default_factory=Counter)
     latency: list[float] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
+    in_time: int = 0
 
     @property
     def per_second(self) -> float:
@@ -119,6 +125,7 @@ async def open_loop(port: int, requests: Iterator[bytes], rate: float, seconds: 
             result.status["no answer" if isinstance(error, TimeoutError) else "refused connection"] += 1
             return
         _note(result, status, time.perf_counter() - begun)
+        result.in_time += status == 200 and time.perf_counter() - started < seconds
         if status != "broken" and not connection.transport.is_closing():
             free.append(connection)
 
