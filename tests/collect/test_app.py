@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 
 import pytest
@@ -184,6 +185,24 @@ def test_pages_of_a_lead_work_and_change_what_they_say(place):
         "settings changed",
         "questions imported",
     }
+
+
+def test_the_quality_page_says_what_the_judgements_are_worth(place):
+    clients = [place.client("rater one"), place.client("lead one")]
+    for _ in range(4):
+        for client in clients:
+            send(client, answer(ask(client), strength=2))
+    lead = clients[1]
+    for _ in range(100):
+        html = lead.get("/studies/one/quality").text
+        if "being computed" not in html:
+            break
+        time.sleep(0.1)
+    assert "No numbers" not in html
+    assert "alpha" in html
+    assert "rater one" in html
+    assert "From 8 judgements" in html
+    assert lead.get("/studies/one/review").status_code == 200
 
 
 def test_an_export_holds_every_judgement(place):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 from starlette.responses import Response
 
 from guerdon.collect.prioritise import last_report
+from guerdon.collect.quality import quality as numbers_of
 from guerdon.collect.spending import spent
 from guerdon.collect.web import charts
 from guerdon.collect.web.gate import Visit
@@ -89,14 +89,14 @@ def review(visit: Visit) -> Response:
 
 
 def _quality(visit: Visit) -> Kept | None:
-    """What collect/quality.py says about a study, where that room is furnished."""
-    try:
-        module = importlib.import_module("guerdon.collect.quality")
-    except ModuleNotFoundError:
-        return Kept(None, 0, 0.0, "these numbers are not part of this version")
+    """The numbers of the judgements that stand, computed aside."""
     study, store = visit.study, visit.store
     caches: Caches = visit.site.caches
-    return caches.get(f"quality:{study}", store.counts(study).judgements, lambda: module.quality(store, study))
+    return caches.get(
+        f"quality:{study}",
+        store.counts(study).judgements,
+        lambda: numbers_of(store.judgements(study), gold=store.gold(study)),
+    )
 
 
 @dataclass(frozen=True, slots=True)
