@@ -161,8 +161,9 @@ def row_of(entry: Any) -> dict[str, Any]:
 
 def cell(value: Any) -> Any:
     """A value as it stands in a table: estimates with their interval, numbers short, the rest as words."""
-    if dataclasses.is_dataclass(value):
-        inner = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if dataclasses.is_dataclass(value) or hasattr(value, "_fields"):
+        names = value._fields if hasattr(value, "_fields") else [field.name for field in dataclasses.fields(value)]
+        inner = {name: getattr(value, name) for name in names}
         low, high = inner.get("low"), inner.get("high")
         centre = inner.get("value", inner.get("rate", inner.get("estimate", inner.get("mean"))))
         if isinstance(centre, int | float) and isinstance(low, int | float) and isinstance(high, int | float):
