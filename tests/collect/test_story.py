@@ -42,7 +42,8 @@ def address(place):
 
 
 def sign_in(browser, address, name, **options):
-    context = browser.new_context(bypass_csp=True, **options)
+    """Signed in; the content security policy is off unless asked, because axe-core is brought in as a script of the test's."""
+    context = browser.new_context(**({"bypass_csp": True} | options))
     page = context.new_page()
     page.set_default_timeout(8000)
     page.goto(f"{address}/login")
@@ -188,4 +189,23 @@ def test_the_pages_of_an_admin(browser, address, place):
     text = download.value.path().read_text(encoding="utf-8")
     lines = [json.loads(line) for line in text.splitlines()]
     assert {line["id"] for line in lines} == {j.id for j in place.store.judgements("one")}
+    page.context.close()
+
+
+def test_the_screen_works_under_its_own_content_security_policy(browser, address, place):
+    page = sign_in(browser, address, "rater two", bypass_csp=False)
+    said = []
+    page.on("console", lambda line: said.append(line.text) if line.type == "error" else None)
+    before = place.store.counts("two").judgements
+    page.goto(f"{address}/studies/two/rate")
+    page.wait_for_selector("[data-card]")
+    first = asked(page)
+    page.keyboard.press("1")
+    page.keyboard.press("k")
+    rate_all(page)
+    page.keyboard.press("Enter")
+    page.wait_for_function("text => document.querySelector('.turn.user').innerText !== text", arg=first)
+    saved(page)
+    assert place.store.counts("two").judgements == before + 1
+    assert said == []
     page.context.close()
