@@ -190,7 +190,7 @@ def test_ten_thousand_keys_are_guessed(tmp_path):
 
 def test_killed_and_restarted(make_backbone, tmp_path):
     """kill -9 in the middle of a run: a client that waits gets every reward, none of them wrong, and the run goes on."""
-    model = RewardModel.load(make_backbone("qwen3"))
+    model = RewardModel.load(make_backbone(tmp_path / "base"))
     model.save(tmp_path / "model")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
