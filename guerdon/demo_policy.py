@@ -34,7 +34,7 @@ class PolicySize:
     prompts: int = 1000
     tuning_steps: int = 240
     steps: int = 40
-    steps_without_kl: int = 45
+    steps_without_kl: int = 25
     prompts_per_step: int = 8
     samples_per_prompt: int = 8
     new_tokens: int = 80
