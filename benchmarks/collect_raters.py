@@ -169,7 +169,7 @@ class Rater(threading.Thread):
     def answer(self, given: dict[str, Any]) -> None:
         k = len(given["order"])
         vote = {
-            "id": str(uuid.UUID(int=self.rng.getrandbits(128))),
+            "id": str(uuid.uuid4()),
             "rater": self.rater,
             "assignment": given["id"],
             "replaces": given["replaces"],
