@@ -161,6 +161,14 @@ assignment = Table(
         sqlite_where=sa.text("state = 'live'"),
         postgresql_where=sa.text("state = 'live'"),
     ),
+    Index(
+        "ix_assignment_training",
+        "study",
+        "rater",
+        "round",
+        sqlite_where=sa.text("arm = 'training'"),
+        postgresql_where=sa.text("arm = 'training'"),
+    ),
 )
 
 judgement = Table(

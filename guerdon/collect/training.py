@@ -13,6 +13,7 @@ from guerdon.collect import locks, schema, studies
 from guerdon.collect.records import Feedback, Study
 
 _A, _J, _G = schema.assignment, schema.judgement, schema.gold
+_TRAINING = sa.text("assignment.arm = 'training'")  # written out, or the index of training items is not seen to apply
 
 
 class Result(NamedTuple):
@@ -37,7 +38,7 @@ def result(db: sa.Connection, study: int, rater: str, attempt: int) -> Result:
         .join(_A, _A.c.judgement == _J.c.id)
         .join(_G, _G.c.question == _J.c.question)
         .where(_A.c.study == study, _A.c.rater == rater, _A.c.state == "done")
-        .where(_A.c.arm == "training", _A.c.round == attempt)
+        .where(_TRAINING, _A.c.round == attempt)
     )
     shares = [agreed(json.loads(row.ranks), json.loads(row.known)) for row in db.execute(query)]
     return Result(len(shares), sum(share == 1 for share in shares))

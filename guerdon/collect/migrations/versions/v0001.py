@@ -227,6 +227,14 @@ def _tables() -> None:
         sqlite_where=sa.text("state = 'live'"),
         postgresql_where=sa.text("state = 'live'"),
     )
+    op.create_index(
+        "ix_assignment_training",
+        "assignment",
+        ["study", "rater", "round"],
+        unique=False,
+        sqlite_where=sa.text("arm = 'training'"),
+        postgresql_where=sa.text("arm = 'training'"),
+    )
     op.create_index("ix_assignment_rater", "assignment", ["study", "rater", "state", "item"], unique=False)
     op.create_table(
         "gold",
