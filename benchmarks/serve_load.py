@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
 from importlib.metadata import version
@@ -42,6 +42,9 @@ from guerdon.files import write_text
 Talk = list[dict[str, str]]
 
 
+PARTS = ("throughput", "sharing", "idle", "overload", "beside")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/hh-rlhf/harmless-base/train.jsonl.gz"))
@@ -49,6 +52,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=5)
     parser.add_argument("--callers", type=int, default=64)
     parser.add_argument("--infinity", help="python with infinity-emb; its row is left out without it")
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS, help="which of them to run")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
@@ -59,13 +63,13 @@ def main() -> None:
         talks = read(options.data, options.rows)
         models = prepare(work, talks)
         lines = ["| what | model | median (range) | bar |", "|---|---|---:|---:|"]
-        for name, path in models.items():
+        for name, path in models.items() if "throughput" in options.parts else ():
             lines += throughput(work, name, path, talks, options)
-        lines += sharing(models["causal"], talks, options)
-        for name, path in models.items():
+        lines += sharing(models["causal"], talks, options) if "sharing" in options.parts else []
+        for name, path in models.items() if "idle" in options.parts else ():
             lines += idle(name, path, talks, options)
-        lines += overload(models["causal"], talks, options)
-        lines += beside(work, models["encoder"], talks, options)
+        lines += overload(models["causal"], talks, options) if "overload" in options.parts else []
+        lines += beside(work, models["encoder"], talks, options) if "beside" in options.parts else []
     text = "\n".join([*HEAD, "", *lines, "", *notes(options)]) + "\n"
     print(text)
     if options.output:
@@ -201,7 +205,8 @@ def sharing(path: Path, talks: list[Talk], options: Any) -> list[str]:
 
 
 def idle(name: str, path: Path, talks: list[Talk], options: Any) -> list[str]:
-    """Latency of one caller over that of RewardModel.score on the same rows, row by row, in turns."""
+    """Latency of one caller over that of RewardModel.score on the same rows, twenty rows in turns, so that a machine that
+    slows down slows both."""
     from guerdon.model.reward import RewardModel
 
     model, added, over, direct = RewardModel.load(path), [], [], []
@@ -209,13 +214,17 @@ def idle(name: str, path: Path, talks: list[Talk], options: Any) -> list[str]:
     for _ in range(options.blocks):
         with server(path) as (port, _):
             load(port, requests_of(rows[:20]), 1)
-            over.append(1e3 * load(port, requests_of(rows), 1).quantile(0.5))
-        times = []
-        for row in [*rows[:20], *rows]:
-            started = time.perf_counter()
-            model.score([row])
-            times.append(time.perf_counter() - started)
-        direct.append(1e3 * sorted(times[20:])[len(rows) // 2])
+            model.score(rows[:1])
+            served: list[float] = []
+            scored: list[float] = []
+            for start in range(0, len(rows), 20):
+                part = rows[start : start + 20]
+                served += load(port, requests_of(part), 1).latency
+                time.sleep(0.2)  # the threads of the last computation spin for a while
+                scored += [timed(lambda row=row: model.score([row])) for row in part]
+                time.sleep(0.2)
+        over.append(1e3 * sorted(served)[len(served) // 2])
+        direct.append(1e3 * sorted(scored)[len(scored) // 2])
         added.append(over[-1] - direct[-1])
         tell(f"{name} idle: HTTP {over[-1]:.2f} ms, RewardModel.score {direct[-1]:.2f} ms")
     return [
@@ -223,6 +232,12 @@ def idle(name: str, path: Path, talks: list[Talk], options: Any) -> list[str]:
         f"| RewardModel.score, p50, ms | {name} | {spread(direct, 2)} | |",
         f"| added at idle, p50, ms | {name} | {spread(added, 2)} | < 5 |",
     ]
+
+
+def timed(work: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
 
 
 def overload(path: Path, talks: list[Talk], options: Any) -> list[str]:

@@ -147,7 +147,7 @@ class Engine:
                 rest = [place for alone in rest for place in self._stream(loaded, batch, encoded, [alone], totals)]
         failed = Score(0, "error", reason="scoring failed; the log of the server says why")
         if rest:
-            self._call(self._deliver, batch, Ready(rest, [failed] * len(rest), None, 0))
+            self._call(self._deliver, loaded, batch, Ready(rest, [failed] * len(rest), None, 0))
         self._call(self._finished, loaded, batch, cost, time.perf_counter() - started, totals)
 
     def _stream(
@@ -164,7 +164,7 @@ class Engine:
                     del left[place]
                 totals[0] += sum(score.tokens for score in ready.scores)
                 totals[1] += ready.computed
-                self._call(self._deliver, batch, found)
+                self._call(self._deliver, loaded, batch, found)
         except Exception:
             logger.exception("a batch of %d items failed", len(places))
             if torch.cuda.is_available():
@@ -176,7 +176,10 @@ class Engine:
         with suppress(RuntimeError):  # the loop was closed under us: nobody waits any more
             self._loop.call_soon_threadsafe(function, *arguments)
 
-    def _deliver(self, batch: list[Entry], ready: Ready) -> None:
+    def _deliver(self, loaded: Loaded, batch: list[Entry], ready: Ready) -> None:
+        name = loaded.served.name  # counted before anybody has the answer, so that who has it finds it counted
+        self.metrics.tokens.labels(name).inc(sum(score.tokens for score in ready.scores))
+        self.metrics.computed.labels(name).inc(ready.computed)
         for n, (place, score) in enumerate(zip(ready.places, ready.scores, strict=True)):
             entry = batch[place]
             job: Any = entry.owner
@@ -202,8 +205,6 @@ class Engine:
         metrics.rate.labels(name).set(loaded.rate)
         metrics.batch.labels(name).observe(totals[0])
         metrics.score.labels(name).observe(seconds)
-        metrics.tokens.labels(name).inc(totals[0])
-        metrics.computed.labels(name).inc(totals[1])
         if totals[0]:
             metrics.shared.labels(name).set(max(0.0, 1 - totals[1] / totals[0]))
 

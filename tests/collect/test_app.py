@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
 
@@ -200,9 +201,13 @@ def test_the_quality_page_says_what_the_judgements_are_worth(place):
         time.sleep(0.1)
     assert "No numbers" not in html
     assert "alpha" in html
-    assert "rater one" in html
-    assert "From 8 judgements" in html
+    assert "From 8 judgements that stand" in html
+    table = html.split("very fast")[1]
+    assert re.search(r'<th scope="row">rater one</th><td class="number">4</td>', table)
     assert lead.get("/studies/one/review").status_code == 200
+    models = lead.get("/studies/one/quality?raters=model").text
+    assert "From 0 judgements that stand" in models
+    assert "rater one" not in models  # people are never mixed with models
 
 
 def test_an_export_holds_every_judgement(place):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 640, 140
+PANELS = 1000  # width of a picture of panels
 
 
 def columns(values: Sequence[tuple[str, float]], title: str) -> Markup:
@@ -32,33 +34,62 @@ def columns(values: Sequence[tuple[str, float]], title: str) -> Markup:
     return svg(f"{title}: {total:g} in all, at most {top:g}", parts, HEIGHT)
 
 
-def intervals(rows: Sequence[tuple[str, float, float, float]], title: str, middle: float | None = None) -> Markup:
-    """(name, value, low, high) as dots with whiskers on the axis from 0 to 1; `middle` is a dashed line."""
-    parts, left, width = [], 190, WIDTH - 190 - 60
-    height = 26 * len(rows) + 30
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One quantity of many rows on an axis from `low` to `high`: (value, its low, its high) or None for each row; `middle` is
+    a dashed line."""
 
+    title: str
+    low: float
+    high: float
+    middle: float
+    rows: Sequence[tuple[float, float, float] | None]
+
+
+def panels(names: Sequence[str], shown: Sequence[Panel], title: str) -> Markup:
+    """Panels side by side over the same rows: dots with whiskers, cut off at the ends of the axis."""
+    left, gap = 150, 26
+    width = (PANELS - left) / max(len(shown), 1) - gap
+    height = 26 * len(names) + 50
+    parts = [
+        f'<text x="{left - 12}" y="{44 + 26 * i}" text-anchor="end">{escape(name[:20])}</text>'
+        for i, name in enumerate(names)
+    ]
+    for number, panel in enumerate(shown):
+        parts += _panel(panel, left + gap / 2 + number * (width + gap), width, height)
+    spoken = "; ".join(f"{panel.title}: {_spoken(names, panel)}" for panel in shown)
+    return svg(f"{title}. {spoken}", parts, height, PANELS)
+
+
+def _panel(panel: Panel, left: float, width: float, height: int) -> list[str]:
     def x(value: float) -> float:
-        return left + width * min(1.0, max(0.0, value))
+        return left + width * min(1.0, max(0.0, (value - panel.low) / (panel.high - panel.low)))
 
-    if middle is not None:
-        parts.append(f'<line class="half" x1="{x(middle):.1f}" x2="{x(middle):.1f}" y1="4" y2="{height - 22}"/>')
-    for index, (name, value, low, high) in enumerate(rows):
-        y = 18 + 26 * index
-        parts.append(f'<text x="{left - 12}" y="{y + 4}" text-anchor="end">{escape(name[:26])}</text>')
-        parts.append(f'<line class="axis" x1="{left}" x2="{left + width}" y1="{y}" y2="{y}"/>')
-        if not math.isfinite(value):
-            continue
-        if math.isfinite(low) and math.isfinite(high):
+    middle = x(panel.middle)
+    parts = [
+        f'<text class="head" x="{left:.1f}" y="14">{escape(panel.title)}</text>',
+        f'<line class="half" x1="{middle:.1f}" x2="{middle:.1f}" y1="24" y2="{height - 20}"/>',
+        f'<text x="{left:.1f}" y="{height - 6}">{panel.low:g}</text>',
+        f'<text x="{middle:.1f}" y="{height - 6}" text-anchor="middle">{panel.middle:g}</text>',
+        f'<text x="{left + width:.1f}" y="{height - 6}" text-anchor="end">{panel.high:g}</text>',
+    ]
+    for index, row in enumerate(panel.rows):
+        y = 40 + 26 * index
+        parts.append(f'<line class="axis" x1="{left:.1f}" x2="{left + width:.1f}" y1="{y}" y2="{y}"/>')
+        if row is not None and math.isfinite(row[0]):
+            value, low, high = row
             parts.append(f'<line class="whisker" x1="{x(low):.1f}" x2="{x(high):.1f}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<circle class="dot" cx="{x(value):.1f}" cy="{y}" r="4.5"/>')
-        parts.append(f'<text x="{left + width + 12}" y="{y + 4}">{value:.2f}</text>')
-    parts.append(f'<text x="{left}" y="{height - 6}">0</text>')
-    parts.append(f'<text x="{left + width}" y="{height - 6}" text-anchor="end">1</text>')
-    spoken = "; ".join(f"{name} {value:.2f}" for name, value, _, _ in rows if math.isfinite(value))
-    return svg(f"{title}: {spoken}", parts, height)
+            parts.append(f'<circle class="dot" cx="{x(value):.1f}" cy="{y}" r="4.5"><title>{value:.3g} ({low:.3g} to '
+                         f"{high:.3g})</title></circle>")  # fmt: skip
+    return parts
 
 
-def svg(spoken: str, parts: Sequence[str], height: int) -> Markup:
+def _spoken(names: Sequence[str], panel: Panel) -> str:
+    found = [f"{name} {row[0]:.2f}" for name, row in zip(names, panel.rows, strict=True) if row and math.isfinite(row[0])]
+    return ", ".join(found) or "nothing known"
+
+
+def svg(spoken: str, parts: Sequence[str], height: int, width: int = WIDTH) -> Markup:
     """The frame, with a text for those who do not see it."""
     label = escape(spoken, quote=True)
-    return Markup(f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}">{"".join(parts)}</svg>')
+    return Markup(f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{"".join(parts)}</svg>')

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.responses import Response
 
 from guerdon.collect.prioritise import last_report
+from guerdon.collect.quality import Quality
 from guerdon.collect.quality import quality as numbers_of
 from guerdon.collect.spending import spent
-from guerdon.collect.web import charts
+from guerdon.collect.web import quality_view
 from guerdon.collect.web.gate import Visit
+from guerdon.data.labels import Raters
 
 FRESH = 300.0  # seconds for which numbers are shown without being computed anew
 PATIENCE = 1.0  # seconds a page waits for numbers that are being computed
@@ -64,117 +65,44 @@ class Caches:
 
 
 def quality(visit: Visit) -> Response:
-    kept = _quality(visit)
-    sections = sections_of(kept.value) if kept is not None and kept.value is not None else []
-    sections += _choice_and_cost(visit)
-    return visit.page("quality.html", kept=kept, sections=sections, counts=visit.store.counts(visit.study))
-
-
-def _choice_and_cost(visit: Visit) -> list[Section]:
-    """Whether active selection earns its keep, and what AI raters and generators cost: kept by their commands."""
-    found, parts = last_report(visit.store, visit.study), []
-    if found is not None:
-        values = [("model", found[1]), *row_of(found[2]).items()]
-        parts.append(Section("does active selection earn its keep", values, [], []))
-    bills = spent(visit.store, visit.study)
-    return [*parts, _table("cost of models", [row_of(bill) for bill in bills])] if bills else parts
+    """The numbers of people's judgements, or of models' with `?raters=model`, or of both."""
+    whose = _whose(visit)
+    kept = _quality(visit, whose)
+    found: Quality | None = kept.value if kept is not None else None
+    sections = quality_view.sections_of(found) if found else []
+    report, bills = last_report(visit.store, visit.study), spent(visit.store, visit.study)
+    sections += [quality_view.selection_of(report)] if report else []
+    sections += [quality_view.cost_of(bills)] if bills else []
+    return visit.page(
+        "quality.html",
+        kept=kept,
+        found=found,
+        tiles=quality_view.tiles_of(found) if found and found.judgements else [],
+        sections=sections,
+        whose=whose,
+        has_models=whose != "human" or any(bill.purpose == "rate" for bill in bills),
+        counts=visit.store.counts(visit.study),
+    )
 
 
 def review(visit: Visit) -> Response:
     """Raters in doubt, with what raised the doubt; a person decides."""
-    kept = _quality(visit)
-    found = getattr(kept.value, "review", ()) if kept is not None else ()
-    rows = [row_of(entry) for entry in found or ()]
-    return visit.page("review.html", kept=kept, rows=rows, known=kept is not None and hasattr(kept.value, "review"))
+    kept = _quality(visit, "human")
+    found: Quality | None = kept.value if kept is not None else None
+    return visit.page("review.html", kept=kept, rows=found.review if found else [], known=found is not None)
 
 
-def _quality(visit: Visit) -> Kept | None:
+def _whose(visit: Visit) -> Raters:
+    asked = visit.request.query_params.get("raters", "human")
+    return {"model": "model", "both": "both"}.get(asked, "human")  # type: ignore[return-value]
+
+
+def _quality(visit: Visit, whose: Raters) -> Kept | None:
     """The numbers of the judgements that stand, computed aside."""
     study, store = visit.study, visit.store
     caches: Caches = visit.site.caches
     return caches.get(
-        f"quality:{study}",
+        f"quality:{study}:{whose}",
         store.counts(study).judgements,
-        lambda: numbers_of(store.judgements(study), gold=store.gold(study)),
+        lambda: numbers_of(store.judgements(study), gold=store.gold(study), raters=whose),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A part of the quality page: single values, or a table with a chart of the columns that carry intervals."""
-
-    title: str
-    values: list[tuple[str, Any]]
-    header: list[str]
-    rows: list[list[Any]]
-    chart: Any = ""
-
-
-def sections_of(value: Any) -> list[Section]:
-    """Any dataclass as sections: plain fields first, then one for each field that is a table or a record of its own."""
-    if not dataclasses.is_dataclass(value):
-        return []
-    plain: list[tuple[str, Any]] = []
-    parts: list[Section] = []
-    for field in dataclasses.fields(value):
-        name, found = field.name, getattr(value, field.name)
-        if name == "review":
-            continue
-        if dataclasses.is_dataclass(found):
-            parts.append(Section(words(name), list(row_of(found).items()), [], []))
-        elif isinstance(found, Mapping):
-            parts.append(_table(name, [{"": key} | row_of(entry) for key, entry in found.items()]))
-        elif (
-            isinstance(found, Sequence) and not isinstance(found, str) and found and dataclasses.is_dataclass(found[0])
-        ):
-            parts.append(_table(name, [row_of(entry) for entry in found]))
-        else:
-            plain.append((words(name), cell(found)))
-    return [*([Section("", plain, [], [])] if plain else []), *parts]
-
-
-def _table(name: str, rows: list[dict[str, Any]]) -> Section:
-    header = list(dict.fromkeys(key for row in rows for key in row))
-    body = [[row.get(key, "") for key in header] for row in rows[:200]]
-    bars = [bar for row in rows[:30] if (bar := _bar(row)) is not None]
-    chart = charts.intervals(bars, words(name)) if len(bars) > 1 else ""
-    return Section(words(name), [], header, body, chart)
-
-
-def _bar(row: Mapping[str, Any]) -> tuple[str, float, float, float] | None:
-    """(name, value, low, high) where a row holds exactly that."""
-    low, high = row.get("low"), row.get("high")
-    value = row.get("value", row.get("rate", row.get("estimate")))
-    if isinstance(value, float) and isinstance(low, float) and isinstance(high, float):
-        return str(next(iter(row.values()))), value, low, high
-    return None
-
-
-def row_of(entry: Any) -> dict[str, Any]:
-    """A record as cells by name."""
-    if dataclasses.is_dataclass(entry):
-        return {words(field.name): cell(getattr(entry, field.name)) for field in dataclasses.fields(entry)}
-    if isinstance(entry, Mapping):
-        return {words(str(key)): cell(value) for key, value in entry.items()}
-    return {"value": cell(entry)}
-
-
-def cell(value: Any) -> Any:
-    """A value as it stands in a table: estimates with their interval, numbers short, the rest as words."""
-    if dataclasses.is_dataclass(value) or hasattr(value, "_fields"):
-        names = value._fields if hasattr(value, "_fields") else [field.name for field in dataclasses.fields(value)]
-        inner = {name: getattr(value, name) for name in names}
-        low, high = inner.get("low"), inner.get("high")
-        centre = inner.get("value", inner.get("rate", inner.get("estimate", inner.get("mean"))))
-        if isinstance(centre, int | float) and isinstance(low, int | float) and isinstance(high, int | float):
-            return f"{centre:.3g} ({low:.3g} to {high:.3g})"
-        return "; ".join(f"{words(name)} {cell(part)}" for name, part in inner.items())
-    if isinstance(value, float):
-        return f"{value:.3g}" if value == value else "–"
-    if isinstance(value, tuple | list):
-        return ", ".join(str(cell(part)) for part in value)
-    return "–" if value is None else value
-
-
-def words(name: str) -> str:
-    return name.replace("_", " ")

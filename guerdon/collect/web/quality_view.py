@@ -1,0 +1,149 @@
+"""What stands on the quality page: tiles with the numbers of the study, then the raters, then what else is known.
+
+Everything here turns a `Quality` into words and cells; docs/judgements.md defines the numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from guerdon.collect.quality import Quality, RaterQuality, Share
+from guerdon.collect.selection import SelectionReport
+from guerdon.collect.spending import Spent
+from guerdon.collect.web import charts
+from guerdon.collect.web.filters import count, moment, number, share
+from guerdon.data.raters import Interval
+
+DRAWN, LISTED = 30, 200  # raters in the picture and in the table: those with most judgements
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One number with the words it needs."""
+
+    name: str
+    value: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A picture and a table under a title; either may be missing."""
+
+    title: str
+    note: str
+    header: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    chart: Any = ""
+
+
+def tiles_of(found: Quality) -> list[Tile]:
+    """The numbers of the whole study."""
+    agreement, ceiling = found.agreement, found.ceiling
+    return [
+        Tile("Two raters agree", share(agreement.share) if agreement else "–",
+             f"{_range(agreement.low, agreement.high)} on {count(agreement.pairs)} pairs" if agreement
+             else "not known below 20 prompts that two raters decided"),
+        Tile("Krippendorff’s alpha", number(found.alpha.value),
+             f"{number(found.alpha.low)} to {number(found.alpha.high)}; 1 is perfect, 0 is chance"),
+        Tile("Ceiling", _range(*ceiling) if ceiling else "–", "best accuracy a reward model can show on these labels"),
+        Tile("Same answer again", share(found.consistency.value),
+             f"{_of(found.consistency)} repeats with sides swapped"),
+        Tile("Side bias", _points(found.swapped_side_bias), "how much oftener the first shown wins, from those repeats"),
+        Tile("Gold items right", share(found.gold.value),
+             f"{_of(found.gold)}; {count(found.attention_failures)} attention checks failed"),
+        Tile("Speed", f"{number(found.seconds)} s", f"median; {count(found.per_hour)} an hour of work, "
+             f"{count(found.per_day)} a day"),
+        Tile("From the random arm", share(1 - found.share_not_random), "the rest counts neither for agreement nor for alpha"),
+    ]  # fmt: skip
+
+
+def sections_of(found: Quality) -> list[Section]:
+    """Raters, couples of raters and versions of the guidelines."""
+    parts = [_raters(found.table)] if found.table else []
+    if found.couples:
+        rows = [
+            [c.first, c.second, count(c.common), share(c.agreement), share(c.expected), number(c.z)]
+            for c in found.couples
+        ]
+        note = "They agree more than the rater model expects of two independent people."
+        parts.append(
+            Section("Couples", note, ["first", "second", "common pairs", "agree", "expected", "standard errors"], rows)
+        )
+    if len(found.guidelines) > 1:
+        note = "A jump says that a new version changed the task."
+        parts.append(
+            Section("Guidelines", note, ["version", "judgements", "ties", "no ranking", "median s"],
+                    [[str(version), count(row["judgements"]), share(row["ties"]), share(row["unranked"]), number(row["seconds"])]
+                     for version, row in found.guidelines.items()])
+        )  # fmt: skip
+    return parts
+
+
+def selection_of(report: tuple[float, str, SelectionReport]) -> Section:
+    """Whether active selection earns its keep, as the last `guerdon collect prioritise` found."""
+    at, model, found = report
+    rows = [
+        ["accuracy after training on the random arm", share(found.random)],
+        ["accuracy after training on the active arms", share(found.active)],
+        ["gain", f"{_points(found.gain)} ({_points(found.low)} to {_points(found.high)})"],
+        ["judgements in each", count(found.labels)],
+        ["reward model, and when", f"{model}, {moment(at)}"],
+    ]
+    return Section("Does active selection earn its keep?", found.sentence, (), rows)
+
+
+def cost_of(bills: Sequence[Spent]) -> Section:
+    """What AI raters and generators have cost so far."""
+    rows = [
+        [b.rater, {"rate": "ratings", "generate": "answers"}[b.purpose], count(b.requests), count(b.prompt_tokens),
+         count(b.completion_tokens), "no price given" if b.cost is None else f"{b.cost:,.2f}"]
+        for b in bills
+    ]  # fmt: skip
+    return Section("Cost of models", "In the currency of the prices that were given.",
+                   ["model", "for", "calls", "tokens in", "tokens out", "cost"], rows)  # fmt: skip
+
+
+def _raters(table: Sequence[RaterQuality]) -> Section:
+    drawn = [row for row in table[:DRAWN] if row.model or row.left.n]
+    known = [row.model if row.model and row.model.known else None for row in drawn]
+    shown = [
+        charts.Panel("Skill", 0, 2, 1, [_span(model.slope) if model else None for model in known]),
+        charts.Panel("Side bias", -0.5, 0.5, 0, [_span(model.side) if model else None for model in known]),
+        charts.Panel("Longer answer wins", 0, 1, 0.5, [_span(row.longer) for row in drawn]),
+        charts.Panel("Gold items right", 0, 1, 0.7, [_span(row.gold) for row in drawn]),
+    ]
+    note = ("Skill 1 is the typical rater, 0 is guessing. Side bias is how much oftener than not the first shown wins an even pair. "
+            "A rater with few votes in common with others has neither. 95 % intervals.")  # fmt: skip
+    if len(table) > LISTED:
+        note += f" The {LISTED} with most judgements of {count(len(table))}."
+    header = ["rater", "judgements", "median s", "skill", "side bias", "first shown wins", "longer wins", "formatted wins",
+              "very fast", "gold right", "same again", "attention failed"]  # fmt: skip
+    picture = charts.panels([row.rater for row in drawn], shown, "Raters") if len(drawn) > 1 else ""
+    return Section("Raters", note, header, [_rater(row) for row in table[:LISTED]], picture)
+
+
+def _rater(row: RaterQuality) -> list[str]:
+    model = row.model if row.model and row.model.known else None
+    skill, side = (f"{model.slope.value:.2f}", _points(model.side.value)) if model else ("–", "–")
+    shares = [share(part.value) for part in (row.left, row.longer, row.formatted, row.fast, row.gold, row.consistent)]
+    return [row.rater, count(row.judgements), number(row.seconds), skill, side, *shares, count(row.attention_failures)]
+
+
+def _span(found: Share | Interval) -> tuple[float, float, float] | None:
+    return None if found.value != found.value else (found.value, found.low, found.high)
+
+
+def _of(found: Share) -> str:
+    return f"{_range(found.low, found.high)} of {count(found.n)}" if found.n else "no"
+
+
+def _range(low: float, high: float) -> str:
+    return f"{100 * low:.0f} to {share(high)}" if low == low else "–"
+
+
+def _points(value: float) -> str:
+    return "–" if value != value else f"{100 * value:+.1f} points"
+

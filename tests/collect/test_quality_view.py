@@ -1,0 +1,91 @@
+"""What the quality page writes: numbers of a study whose answers are known, in the right tile, cell and place of the picture."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+
+pytest.importorskip("starlette", reason="guerdon collect is an extra")
+
+from guerdon.collect.quality import quality
+from guerdon.collect.web.charts import Panel, panels
+from guerdon.collect.web.quality_view import sections_of, tiles_of
+from guerdon.types import Judgement, Question
+
+
+def study(questions=30):
+    """Rater a always takes candidate 0, rater b does on two questions of three; a looks at each again with sides swapped
+    and then takes the first shown, so one of the two answers on a question names each candidate."""
+    found = []
+    for i in range(questions):
+        asked = ({"role": "user", "content": f"Question {i}?"},)
+        answers = tuple(({"role": "assistant", "content": text},) for text in (f"yes {i}", f"no {i}, and more"))
+        question = Question(asked, answers, id=f"q{i}")
+        for rater, ranks, order, arm in (
+            ("a", (1.0, 2.0), (0, 1), "random"),
+            ("b", (1.0, 2.0) if i % 3 else (2.0, 1.0), (1, 0), "random"),
+            ("a", (2.0, 1.0), (1, 0), "repeat"),
+        ):
+            found.append(
+                Judgement(
+                    f"{rater}{i}{arm}",
+                    rater,
+                    "human",
+                    question,
+                    order,
+                    "ranked",
+                    ranks,
+                    shown_at=1e9,
+                    submitted_at=1e9 + 20,
+                    arm=arm,
+                )
+            )
+    return quality(found)
+
+
+def test_tiles_say_the_numbers_of_the_study():
+    found = {tile.name: tile for tile in tiles_of(study())}
+    assert found["Two raters agree"].value == "66.7\u202f%"
+    assert found["Same answer again"].value == "0.0\u202f%"
+    assert found["Same answer again"].note.endswith("of 30 repeats with sides swapped")
+    assert found["Side bias"].value == "+50.0 points"  # the first shown always won
+    assert found["Speed"].value == "20 s"
+    assert found["From the random arm"].value == "66.7\u202f%"
+    assert found["Gold items right"].value == "–"
+
+
+def test_raters_stand_in_the_table_with_their_rates():
+    raters = sections_of(study())[0]
+    cells = {row[0]: dict(zip(raters.header, row, strict=True)) for row in raters.rows}
+    assert cells["a"]["judgements"] == "60"
+    assert cells["a"]["first shown wins"] == "100.0\u202f%"
+    assert cells["a"]["longer wins"] == "50.0\u202f%"
+    assert cells["b"]["longer wins"] == "33.3\u202f%"
+    assert cells["b"]["first shown wins"] == "33.3\u202f%"
+    assert len(re.findall("<circle", str(raters.chart))) >= 2
+
+
+def test_nothing_judged_makes_no_section():
+    assert sections_of(quality([])) == []
+    assert {tile.value for tile in tiles_of(quality([]))} <= {"–", "– s", "nan", "100.0\u202f%"}
+
+
+def test_a_panel_puts_values_where_its_axis_says_and_cuts_whiskers_off():
+    drawn = str(panels(["one", "<two>"], [Panel("Skill", 0, 2, 1, [(1.0, -1.0, 3.0), None])], "Raters"))
+    whisker = re.search(r'whisker" x1="([\d.]+)" x2="([\d.]+)"', drawn)
+    middle = re.search(r'half" x1="([\d.]+)"', drawn)
+    dot = re.search(r'cx="([\d.]+)"', drawn)
+    axis = re.search(r'axis" x1="([\d.]+)" x2="([\d.]+)"', drawn)
+    assert whisker.groups() == axis.groups()
+    assert float(dot[1]) == float(middle[1]) == pytest.approx(sum(map(float, axis.groups())) / 2, abs=0.1)
+    assert "&lt;two&gt;" in drawn
+    assert "<two>" not in drawn
+    assert len(re.findall("<circle", drawn)) == 1
+
+
+def test_a_panel_leaves_unknown_values_out():
+    drawn = str(panels(["one", "two"], [Panel("Gold", 0, 1, 0.7, [None, (math.nan, math.nan, math.nan)])], "Raters"))
+    assert "<circle" not in drawn
+    assert "Gold: nothing known" in drawn
