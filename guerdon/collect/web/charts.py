@@ -85,7 +85,9 @@ def _panel(panel: Panel, left: float, width: float, height: int) -> list[str]:
 
 
 def _spoken(names: Sequence[str], panel: Panel) -> str:
-    found = [f"{name} {row[0]:.2f}" for name, row in zip(names, panel.rows, strict=True) if row and math.isfinite(row[0])]
+    found = [
+        f"{name} {row[0]:.2f}" for name, row in zip(names, panel.rows, strict=True) if row and math.isfinite(row[0])
+    ]
     return ", ".join(found) or "nothing known"
 
 

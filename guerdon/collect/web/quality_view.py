@@ -146,4 +146,3 @@ def _range(low: float, high: float) -> str:
 
 def _points(value: float) -> str:
     return "–" if value != value else f"{100 * value:+.1f} points"
-
