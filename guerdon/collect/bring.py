@@ -44,7 +44,8 @@ class Questions:
             except DataError as error:
                 raise DataError(f"{row.place}: {error}") from None
             given = row.data.get("source")
-            question = replace(question, source=given if isinstance(given, str) else source, id=_id(row))
+            given = given if isinstance(given, str) else question.source or source
+            question = replace(question, source=given, id=question.id or _id(row))
             if ranks:
                 self.ranks[question.id] = ranks
             if isinstance(why := row.data.get("why"), str):
@@ -58,6 +59,13 @@ class Questions:
         name = self.format or next((name for name, form in FORMATS.items() if form.fits(data)), None)
         if name is None:
             raise DataError("no question: write 'prompt' and 'completions', or rows of a format in docs/data.md")
+        judge = named(name).judge
+        if judge is not None:  # its questions, whether or not a label can be made of what was said of them
+            judged = judge(data)
+            if not judged:
+                raise Unusable("no judgement")
+            ranks = next((judgement.ranks for judgement in judged if judgement.ranks), ())
+            return _checked(judged[0].question), ranks
         comparison = named(name).convert(data)
         check_answers(comparison, MAX_ANSWER)
         return Question(
@@ -71,8 +79,15 @@ def _bare(data: Mapping[str, object]) -> Question:
     if not isinstance(given, list) or len(given) < 2:
         raise Unusable("fewer than two answers")
     completions = tuple(answer_of(answer, "completions") for answer in given)
-    question = Question(turns_of(data.get("prompt"), "prompt", "user"), completions, _models(data, len(completions)))
-    check_answers(Comparison(question.prompt, completions, (0.0,) * len(completions)), MAX_ANSWER)
+    return _checked(
+        Question(turns_of(data.get("prompt"), "prompt", "user"), completions, _models(data, len(completions)))
+    )
+
+
+def _checked(question: Question) -> Question:
+    """The question, when its answers can be judged. Raises Unusable."""
+    ranks = (0.0,) * len(question.completions)
+    check_answers(Comparison(question.prompt, question.completions, ranks), MAX_ANSWER)
     return question
 
 

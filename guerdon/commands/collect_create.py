@@ -20,6 +20,7 @@ def collect_create(
         settings: YAML file with settings of the study (see docs/collect.md); without it all have their defaults.
         guidelines: Markdown file with the guidelines that raters read.
     """
+    from guerdon.collect.access import Access
     from guerdon.collect.settings import Settings
     from guerdon.collect.store import Store
 
@@ -27,8 +28,10 @@ def collect_create(
     text = _read(guidelines) if guidelines else ""
     with Store.open(database) as store:
         store.create_study(study, chosen)
+        Access(store).note("command line", "study begun", study)
         if text:
-            store.add_guideline(study, text)
+            version = store.add_guideline(study, text)
+            Access(store).note("command line", "guidelines changed", study, version=version)
     shown = Path(database).name if "://" not in database else "the database"
     print(f"study {study} is in {shown}; next: guerdon collect import {study} FILE --database {database}")
 

@@ -25,12 +25,14 @@ def collect_import(
             attention (do raters read?), training (with feedback, before the first ordinary one).
         format: Format of the rows, when it is not to be recognised.
     """
+    from guerdon.collect.access import Access
     from guerdon.collect.bring import bring
     from guerdon.collect.store import Store
     from guerdon.terminal import spinner
 
     with Store.open(database) as store, spinner(f"reading {path}"):
         found, added = bring(store, study, path, kind, format)
+        Access(store).note("command line", "questions imported", study, rows=found.rows, added=added.added, kind=kind)
     reasons = "".join(f", {count} with {reason}" for reason, count in sorted(found.dropped.items()))
     wrong = f", {added.wrong_size} with another number of candidates than the settings say" if added.wrong_size else ""
     print(

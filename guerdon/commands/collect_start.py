@@ -97,7 +97,7 @@ def serving_of(
             )
         if public_url is None:
             raise ConfigError(f"listening on {host} needs --public-url, the address that browsers use")
-        if not insecure and len(secret) < SHORTEST_SECRET:
+        if len(secret) < SHORTEST_SECRET:
             raise ConfigError(
                 f"listening on {host} needs a secret of {SHORTEST_SECRET} characters or more in the environment variable "
                 "GUERDON_SECRET: the digests of sessions and invitations are keyed with it"

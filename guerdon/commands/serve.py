@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from typing import Any
 
 from guerdon.terminal import parse_options, spinner
@@ -38,6 +40,9 @@ def serve(config: Any) -> None:
     with watch_of(service) as watch:
         app = create_app(service, config.dialect, keys, run_routes(watch))
         run(app, service, lambda line: print(line, flush=True))
+    if service.engine.is_busy:  # a batch that nobody waits for any more would hold the end up until it is scored
+        logging.shutdown()
+        os._exit(0)
 
 
 def _answers(paths: tuple[str, ...], most: int = 2000) -> list[Conversation]:

@@ -172,13 +172,13 @@ def _fits_alpaca(data: Data) -> bool:
 
 
 def _judged(needs: str, fits: Callable[[Data], bool], judge: Callable[[Data], list[Judgement]]) -> Format:
-    """A format of judgements. Row by row, as scoring reads it, it is the first judgement that ranks."""
+    """A format of judgements. Row by row, as scoring reads it, it is the first judgement that can be a label."""
 
     def convert(data: Data) -> Comparison:
-        found = [judgement for judgement in judge(data) if judgement.ranks]
+        found = labels_of(judge(data), "raw", "both").comparisons
         if not found:
             raise Unusable("no label")
-        return labels_of(found[:1], "raw", "both").comparisons[0]
+        return found[0]
 
     return Format(needs, fits, convert, judge)
 

@@ -62,6 +62,7 @@ class Engine:
         self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="guerdon-score")
         self._model_lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._jobs: set[asyncio.Future[None]] = set()
 
     async def score(self, loaded: Loaded, items: Sequence[Item], call: Call, *, features: bool = False) -> Job:
         """Wait for the scores of a request. Raises Refused: 413, 429 before it waits, 504 past its deadline.
@@ -77,6 +78,8 @@ class Engine:
         ]
         loaded.queue.require_room(call.key, sum(entry.cost for entry in entries), loaded.drain)
         job.left = len(entries)
+        self._jobs.add(job.future)
+        job.future.add_done_callback(self._jobs.discard)
         timer = None
         if call.deadline is not None:
             timer = loop.call_later(max(0.0, call.deadline - time.monotonic()), self._expire, job)
@@ -91,6 +94,16 @@ class Engine:
                 timer.cancel()
             self._drop(job)
         return job
+
+    def refuse(self, refused: Refused) -> None:
+        """Answer every request that is here with this."""
+        for future in [future for future in self._jobs if not future.done()]:
+            future.set_exception(refused)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a batch is being scored."""
+        return self._free < self._workers
 
     def close(self) -> None:
         """Let the threads end."""

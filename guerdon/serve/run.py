@@ -15,20 +15,23 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from guerdon.serve.call import Refused
 from guerdon.serve.service import Service
 
 logger = logging.getLogger("guerdon.serve")
+_LAST_WORDS = 0.5  # seconds for the answers of those that are refused at the end
 
 
 class Server(uvicorn.Server):
     """uvicorn, with an end of our own: after SIGTERM or SIGINT new requests are refused with 503 while those under way are
-    finished, for at most `drain_seconds`; then the process ends with status 0.
+    finished, for at most `drain_seconds`; those that are not get 503 as well, and the process ends with status 0.
     """
 
     def __init__(self, config: uvicorn.Config, service: Service, say: Callable[[str], None]) -> None:
         super().__init__(config)
         self.service, self.say = service, say
         self._drain: asyncio.Task[None] | None = None
+        self._is_urgent = False
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
@@ -55,9 +58,9 @@ class Server(uvicorn.Server):
                     loop.remove_signal_handler(sign)
 
     def stop(self) -> None:
-        """Refuse what comes, finish what is here, end. A second call ends at once."""
+        """Refuse what comes, finish what is here, end. A second call refuses what is here, too."""
         if self._drain is not None:
-            self.force_exit = self.should_exit = True
+            self._is_urgent = True
             return
         self.service.is_draining = True
         self._drain = asyncio.ensure_future(self._drained())
@@ -65,9 +68,13 @@ class Server(uvicorn.Server):
     async def _drained(self) -> None:
         loop = asyncio.get_running_loop()
         until = loop.time() + self.service.config.drain_seconds
-        while self.server_state.tasks and loop.time() < until:
+        while self.server_state.tasks and loop.time() < until and not self._is_urgent:
             await asyncio.sleep(0.05)
-        self.should_exit = True
+        self.service.engine.refuse(Refused(503, "the server has stopped; ask another one", 5.0, "draining"))
+        until = loop.time() + _LAST_WORDS
+        while self.server_state.tasks and loop.time() < until:
+            await asyncio.sleep(0.01)
+        self.should_exit = self.force_exit = True  # who has not read his answer by now will not
 
 
 class Protocol(HttpToolsProtocol):

@@ -211,6 +211,44 @@ def test_what_a_client_that_hung_up_had_waiting_is_not_scored():
         assert model.scored == ["first"]
 
 
+@pytest.mark.parametrize("calls", [1, 2])
+def test_a_stopping_server_refuses_what_it_cannot_finish_in_time(calls):
+    """By the limit, or at once when it is told to stop a second time; the batch under way never ends here."""
+    import httpx2
+
+    model = Letters()
+    service = service_of(model, drain_seconds=0.3 if calls == 1 else 60.0)
+    with listening(service) as (port, server):
+        model.gate.clear()
+
+        async def go() -> None:
+            async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+                asked = [asyncio.create_task(client.post("/v1/score", json={"texts": [text]})) for text in "ab"]
+                await settled(lambda: len(service.engine._jobs) == 2)
+                for _ in range(calls):
+                    service.engine._loop.call_soon_threadsafe(server.stop)
+                for reply in await asyncio.wait_for(asyncio.gather(*asked), 5):
+                    assert reply.status_code == 503
+                    assert reply.headers["Retry-After"] == "5"
+                    assert "stopped" in reply.json()["error"]["message"]
+                await settled(lambda: server.should_exit)
+            assert service.engine.is_busy
+
+        asyncio.run(go())
+        model.gate.set()
+
+
+def test_a_request_that_is_over_is_forgotten():
+    async def go() -> None:
+        service = service_of()
+        async with client_of(service) as client:
+            await client.post("/v1/score", json={"texts": ["a"]})
+            await client.post("/v1/score", json={"texts": ["a" * 10**6]})
+        assert not service.engine._jobs
+
+    asyncio.run(go())
+
+
 def test_a_stopping_server_finishes_and_refuses():
     model = Letters()
     service = service_of(model)

@@ -63,9 +63,7 @@ def judge(data: Data) -> list[Judgement]:
         own = extras.get("judgements", {}).get(annotation.get("unique_id"))
         if own is not None:
             judgement = judgement_from(own, question)
-            require_agreement(
-                _choice(annotation, ()), _choice({"result": list(_result(judgement))}, ()), "the annotation"
-            )
+            require_agreement(_choice(annotation, ()), _choice(_annotation(judgement), ()), "the annotation")
             found.append(judgement)
         elif (seen := _judgement(annotation, question, given)) is not None:
             found.append(seen)
