@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from guerdon.cli import main
+from guerdon.collect.access import Access
 from guerdon.collect.settings import Settings
 from guerdon.collect.store import Store
-from guerdon.types import ConfigError
+from guerdon.commands.collect_start import serving_of
+from guerdon.data.export import export
+from guerdon.types import ConfigError, Judgement, Question
 
 ROWS = [
     {"prompt": "p1", "completions": ["a", "b"], "models": ["m1", "m2"], "id": "one"},
@@ -102,3 +106,51 @@ def test_two_questions_of_one_name_are_an_error(folder, capsys):
     with pytest.raises(SystemExit):
         main(["collect", "import", "s", "t.jsonl"])
     assert "another question with the id 'x'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("format", ["judgements", "label-studio", "argilla", "lmarena"])
+def test_our_own_exports_come_in_again_whatever_was_answered(folder, capsys, format):
+    """Every question once, also where the first that was said of it is no label: a skip, a flag, a gold item."""
+    plan = [("gold", "ranked"), ("random", "skip"), ("random", "flag"), ("random", "all_bad"), ("training", "ranked")]
+    if format == "lmarena":  # has no place for skips and flags
+        plan = [(arm, answer) for arm, answer in plan if answer not in ("skip", "flag")]
+    questions, said = [], []
+    for n, (arm, answer) in enumerate(plan):
+        prompt = ({"role": "user", "content": f"p{n}"},)
+        question = Question(prompt, tuple(({"role": "assistant", "content": f"{t}{n}"},) for t in "ab"), ("m", "n"))
+        questions.append(replace(question, id=f"q{n}"))
+        for rater, (one_arm, one) in {"r1": (arm, answer), "r2": ("random", "ranked")}.items():
+            ranks = (1.0, 2.0) if one == "ranked" else ()
+            said.append(
+                Judgement(f"{rater}-{n}", rater, "human", questions[-1], (0, 1), one, ranks, shown_at=1e9,
+                          submitted_at=1e9 + 9, arm=one_arm)
+            )  # fmt: skip
+    export(said, "out.jsonl", format)
+    main(["collect", "create", "s"])
+    main(["collect", "import", "s", "out.jsonl"])
+    assert f"{len(plan)} normal questions added" in capsys.readouterr().out
+    with Store.open("study.db") as store:
+        found = {question.prompt[0]["content"]: question.completions for question in store.questions("s")}
+    assert found == {question.prompt[0]["content"]: question.completions for question in questions}
+
+
+def test_what_the_command_line_does_is_in_the_audit_log(folder):
+    (folder / "g.md").write_text("# Judge\n")
+    main(["collect", "create", "s", "--guidelines", "g.md"])
+    main(["collect", "import", "s", "q.jsonl"])
+    with Store.open("study.db") as store:
+        events = [(event.person, event.action) for event in Access(store).events(study="s")]
+    assert sorted(events) == [
+        ("command line", action) for action in ("guidelines changed", "questions imported", "study begun")
+    ]
+
+
+@pytest.mark.parametrize("how", [{"insecure": True}, {"behind_proxy": "10.0.0.1"}])
+def test_nobody_listens_wider_without_a_secret(monkeypatch, how):
+    wide = {"host": "0.0.0.0", "port": 1, "public_url": "http://x.example", "certificate": None, "key": None,
+            "proxy": how.get("behind_proxy"), "insecure": how.get("insecure", False)}  # fmt: skip
+    monkeypatch.delenv("GUERDON_SECRET", raising=False)
+    with pytest.raises(ConfigError, match="GUERDON_SECRET"):
+        serving_of(**wide)
+    monkeypatch.setenv("GUERDON_SECRET", "s" * 40)
+    assert serving_of(**wide).origins == {"http://x.example"}
