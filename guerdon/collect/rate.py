@@ -22,6 +22,7 @@ from guerdon.collect.store import Store
 from guerdon.types import DataError, Judgement, Question
 
 _NAMES = uuid.UUID("6f1c7d0e-6f0b-4d0c-9a52-0d8f0b6f3a11")
+PREFIX = "ai/"  # of the names of models as raters
 CHARACTERS_PER_TOKEN = 4.0  # of English text; only the estimate of --dry-run uses it
 ANSWER_TOKENS = 150  # likewise: a short reason and the verdict
 
@@ -93,7 +94,7 @@ class Estimate:
 
 def rater_name(model: str, guide: ai_rater.Guide) -> str:
     """The name under which a model's judgements are stored; another rubric or constitution makes another rater."""
-    return f"ai/{guide.name}/{model}"[:120]
+    return f"{PREFIX}{guide.name}/{model}"[:120]
 
 
 def jobs(store: Store, study: str, rater: str, limit: int | None = None) -> Iterator[Job]:

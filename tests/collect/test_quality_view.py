@@ -60,16 +60,19 @@ def test_raters_stand_in_the_table_with_their_rates():
     raters = sections_of(study())[0]
     cells = {row[0]: dict(zip(raters.header, row, strict=True)) for row in raters.rows}
     assert cells["a"]["judgements"] == "60"
-    assert cells["a"]["first shown wins"] == "100.0\u202f%"
-    assert cells["a"]["longer wins"] == "50.0\u202f%"
-    assert cells["b"]["longer wins"] == "33.3\u202f%"
-    assert cells["b"]["first shown wins"] == "33.3\u202f%"
+    assert cells["a"]["first shown wins"] == ("100\u202f%", "94 to 100")  # Wilson, 60 of 60
+    assert cells["a"]["longer wins"] == ("50\u202f%", "38 to 62")  # 30 of 60
+    assert cells["b"]["longer wins"] == ("33\u202f%", "19 to 51")  # 10 of 30
+    assert cells["b"]["first shown wins"] == ("33\u202f%", "19 to 51")
+    assert cells["b"]["gold right"] == "–"
     assert len(re.findall("<circle", str(raters.chart))) >= 2
 
 
 def test_nothing_judged_makes_no_section():
     assert sections_of(quality([])) == []
-    assert {tile.value for tile in tiles_of(quality([]))} <= {"–", "– s", "nan", "100.0\u202f%"}
+    tiles = tiles_of(quality([]))
+    assert {tile.value for tile in tiles} <= {"–", "– s", "100.0\u202f%"}
+    assert "nan" not in str(tiles)
 
 
 def test_a_panel_puts_values_where_its_axis_says_and_cuts_whiskers_off():
@@ -83,6 +86,7 @@ def test_a_panel_puts_values_where_its_axis_says_and_cuts_whiskers_off():
     assert "&lt;two&gt;" in drawn
     assert "<two>" not in drawn
     assert len(re.findall("<circle", drawn)) == 1
+    assert drawn.count("‹") == drawn.count("›") == 1  # both ends of the whisker lie beyond the axis
 
 
 def test_a_panel_leaves_unknown_values_out():

@@ -8,6 +8,7 @@ from typing import Any, get_args, get_type_hints
 
 from starlette.responses import RedirectResponse, Response
 
+from guerdon.collect.rate import PREFIX
 from guerdon.collect.records import StudyState
 from guerdon.collect.settings import Settings
 from guerdon.collect.show import markup
@@ -73,6 +74,7 @@ def overview(visit: Visit) -> Response:
         counts=counts,
         raters=raters[:200],
         others=len(raters) - 200,
+        by_models=sum(number for name, number in raters if name.startswith(PREFIX)),
         chart=charts.columns(days, "Judgements a day, the last 30 days"),
         today=days[-1][1],
         last_day=sum(last_hours(counts.hours, datetime.now(UTC), 24)),

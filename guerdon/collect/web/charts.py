@@ -47,7 +47,7 @@ class Panel:
 
 
 def panels(names: Sequence[str], shown: Sequence[Panel], title: str) -> Markup:
-    """Panels side by side over the same rows: dots with whiskers, cut off at the ends of the axis."""
+    """Panels side by side over the same rows: dots with whiskers, which end in an arrow where the axis ends."""
     left, gap = 150, 26
     width = (PANELS - left) / max(len(shown), 1) - gap
     height = 26 * len(names) + 50
@@ -79,6 +79,11 @@ def _panel(panel: Panel, left: float, width: float, height: int) -> list[str]:
         if row is not None and math.isfinite(row[0]):
             value, low, high = row
             parts.append(f'<line class="whisker" x1="{x(low):.1f}" x2="{x(high):.1f}" y1="{y}" y2="{y}"/>')
+            parts += [
+                f'<text x="{x(end) + shift:.1f}" y="{y + 4}" text-anchor="middle">{mark}</text>'
+                for end, mark, shift, is_cut in ((low, "‹", -6, low < panel.low), (high, "›", 6, high > panel.high))
+                if is_cut
+            ]
             parts.append(f'<circle class="dot" cx="{x(value):.1f}" cy="{y}" r="4.5"><title>{value:.3g} ({low:.3g} to '
                          f"{high:.3g})</title></circle>")  # fmt: skip
     return parts

@@ -5,6 +5,7 @@ Everything here turns a `Quality` into words and cells; docs/judgements.md defin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from guerdon.collect.spending import Spent
 from guerdon.collect.web import charts
 from guerdon.collect.web.filters import count, moment, number, share
 from guerdon.data.raters import Interval
+
+Cell = str | tuple[str, str]  # what stands in a table; of two the second is small, below: the interval
 
 DRAWN, LISTED = 30, 200  # raters in the picture and in the table: those with most judgements
 
@@ -35,7 +38,7 @@ class Section:
     title: str
     note: str
     header: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
+    rows: Sequence[Sequence[Cell]] = ()
     chart: Any = ""
 
 
@@ -46,17 +49,21 @@ def tiles_of(found: Quality) -> list[Tile]:
         Tile("Two raters agree", share(agreement.share) if agreement else "–",
              f"{_range(agreement.low, agreement.high)} on {count(agreement.pairs)} pairs" if agreement
              else "not known below 20 prompts that two raters decided"),
-        Tile("Krippendorff’s alpha", number(found.alpha.value),
-             f"{number(found.alpha.low)} to {number(found.alpha.high)}; 1 is perfect, 0 is chance"),
-        Tile("Ceiling", _range(*ceiling) if ceiling else "–", "best accuracy a reward model can show on these labels"),
+        Tile("Krippendorff’s alpha", f"{found.alpha.value:.2f}",
+             f"{found.alpha.low:.2f} to {found.alpha.high:.2f}; 1 is perfect, 0 is chance")
+        if found.raters > 1 and found.alpha.value == found.alpha.value
+        else Tile("Krippendorff’s alpha", "–", "not known before two raters judge the same questions"),
+        Tile("Ceiling", _range(*ceiling) if ceiling else "–",
+             "best accuracy a reward model can show on these labels: the low end if pairs are either clear or a coin flip, the "
+             "high end if all are equally hard"),
         Tile("Same answer again", share(found.consistency.value),
-             f"{_of(found.consistency)} repeats with sides swapped"),
-        Tile("Side bias", _points(found.swapped_side_bias), "how much oftener the first shown wins, from those repeats"),
+             f"{_of(found.consistency)} repeats with sides swapped" if found.consistency.n else "no repeats with sides swapped yet"),
+        Tile("Side bias", _points(found.swapped_side_bias), f"how much oftener the first shown wins, from {count(found.consistency.n)} repeats"),
         Tile("Gold items right", share(found.gold.value),
-             f"{_of(found.gold)}; {count(found.attention_failures)} attention checks failed"),
-        Tile("Speed", f"{number(found.seconds)} s", f"median; {count(found.per_hour)} an hour of work, "
+             f"{_of(found.gold) if found.gold.n else 'none answered'}; {count(found.attention_failures)} attention checks failed"),
+        Tile("Speed", f"{number(found.seconds)} s", f"median time of a judgement; {count(found.per_hour)} an hour of work, "
              f"{count(found.per_day)} a day"),
-        Tile("From the random arm", share(1 - found.share_not_random), "the rest counts neither for agreement nor for alpha"),
+        Tile("From the random arm", share(1 - found.share_not_random), "or given without a choice; the rest counts neither for agreement nor for alpha"),
     ]  # fmt: skip
 
 
@@ -110,13 +117,19 @@ def _raters(table: Sequence[RaterQuality]) -> Section:
     drawn = [row for row in table[:DRAWN] if row.model or row.left.n]
     known = [row.model if row.model and row.model.known else None for row in drawn]
     shown = [
-        charts.Panel("Skill", 0, 2, 1, [_span(model.slope) if model else None for model in known]),
+        charts.Panel(
+            "Skill",
+            *_ends([model.slope.value for model in known if model], 0, 2),
+            1,
+            [_span(model.slope) if model else None for model in known],
+        ),
         charts.Panel("Side bias", -0.5, 0.5, 0, [_span(model.side) if model else None for model in known]),
         charts.Panel("Longer answer wins", 0, 1, 0.5, [_span(row.longer) for row in drawn]),
         charts.Panel("Gold items right", 0, 1, 0.7, [_span(row.gold) for row in drawn]),
     ]
     note = ("Skill 1 is the typical rater, 0 is guessing. Side bias is how much oftener than not the first shown wins an even pair. "
-            "A rater with few votes in common with others has neither. 95 % intervals.")  # fmt: skip
+            "A rater with few votes in common with others has neither. Formatted: with lists, headings, code or bold. Very fast: in "
+            "less than a fifth of the study’s median time. Lines and small print are 95 % intervals; an arrow says that one goes on.")  # fmt: skip
     if len(table) > LISTED:
         note += f" The {LISTED} with most judgements of {count(len(table))}."
     header = ["rater", "judgements", "median s", "skill", "side bias", "first shown wins", "longer wins", "formatted wins",
@@ -125,11 +138,24 @@ def _raters(table: Sequence[RaterQuality]) -> Section:
     return Section("Raters", note, header, [_rater(row) for row in table[:LISTED]], picture)
 
 
-def _rater(row: RaterQuality) -> list[str]:
+def _rater(row: RaterQuality) -> list[Cell]:
     model = row.model if row.model and row.model.known else None
-    skill, side = (f"{model.slope.value:.2f}", _points(model.side.value)) if model else ("–", "–")
-    shares = [share(part.value) for part in (row.left, row.longer, row.formatted, row.fast, row.gold, row.consistent)]
+    skill: Cell = "–"
+    side: Cell = "–"
+    if model:
+        skill = f"{model.slope.value:.2f}", f"{model.slope.low:.2f} to {model.slope.high:.2f}"
+        side = f"{model.side.value:+.2f}", f"{model.side.low:+.2f} to {model.side.high:+.2f}"
+    parts = (row.left, row.longer, row.formatted, row.fast, row.gold, row.consistent)
+    shares: list[Cell] = [
+        (f"{100 * part.value:.0f}\u202f%", f"{100 * part.low:.0f} to {100 * part.high:.0f}") if part.n else "–"
+        for part in parts
+    ]
     return [row.rater, count(row.judgements), number(row.seconds), skill, side, *shares, count(row.attention_failures)]
+
+
+def _ends(values: Sequence[float], low: float, high: float) -> tuple[float, float]:
+    """An axis in whole numbers that holds all values, at least from low to high."""
+    return float(min([low, *map(math.floor, values)])), float(max([high, *map(math.ceil, values)]))
 
 
 def _span(found: Share | Interval) -> tuple[float, float, float] | None:
@@ -137,11 +163,11 @@ def _span(found: Share | Interval) -> tuple[float, float, float] | None:
 
 
 def _of(found: Share) -> str:
-    return f"{_range(found.low, found.high)} of {count(found.n)}" if found.n else "no"
+    return f"{_range(found.low, found.high)} of {count(found.n)}"
 
 
 def _range(low: float, high: float) -> str:
-    return f"{100 * low:.0f} to {share(high)}" if low == low else "–"
+    return f"{100 * low:.1f} to {share(high)}" if low == low else "–"
 
 
 def _points(value: float) -> str:
