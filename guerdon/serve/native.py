@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from hashlib import sha256
@@ -73,7 +74,7 @@ def router(service: Service, dialects: Sequence[str] = ()) -> APIRouter:
                     if known:
                         service.metrics.cached.inc()
                 headers = {"Idempotency-Replayed": "true"} if known else {}
-                contract = request.scope.get("guerdon.contract")
+                contract = json.loads(content).get("contract") if known else request.scope.get("guerdon.contract")
                 return Response(
                     content, 200, headers | ({"ETag": f'"{contract}"'} if contract else {}), "application/json"
                 )

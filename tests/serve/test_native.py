@@ -249,6 +249,7 @@ def test_a_retry_is_not_scored_again():
 
             first, again = await post("k", "a"), await post("k", "a")
             assert (first.content, again.headers["Idempotency-Replayed"]) == (again.content, "true")
+            assert first.headers["ETag"] == again.headers["ETag"]
             assert model.scored == ["a"]
             assert (await post("k", "b")).status_code == 422
             model.gate.clear()
