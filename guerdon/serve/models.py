@@ -61,7 +61,7 @@ def load(name: str, path: str, config: ServeConfig, training: Sequence[Conversat
     """Load a model, enforce its contract, and `prepare` it. Raises ConfigError and ContractError, in one sentence.
 
     All in a thread that then ends. Each thread that computes keeps a team of OpenMP workers, and once there are more of them
-    than cores, libgomp lets workers sleep after each parallel region: a single request took 50 ms so, and takes 44.
+    than cores, libgomp lets workers sleep after each parallel region, which every request pays for (benchmarks/serve_load.md).
     """
     with ThreadPoolExecutor(1, thread_name_prefix="guerdon-load") as thread:
         return thread.submit(_load, name, path, config, training).result()
