@@ -21,6 +21,7 @@ from guerdon.types import Score
 
 CHUNK = 64  # lines that are scored together
 _AT_ONCE = 16  # chunks under way
+_PAUSE = 0.01  # seconds, at least, before lines for which there was no room are sent again
 _MOST_UNSENT = 100_000  # lines that wait for a client that sends and does not read
 _Line = tuple[int, Item, Any]
 
@@ -111,21 +112,22 @@ class LineScores(Response):
 
     async def _score(self, chunk: Sequence[_Line]) -> None:
         """Score some lines, however long they have to wait; what is too much at once is divided."""
-        try:
-            measured = await self.service.measure([item for _, item, _ in chunk], self.call)
-        except Refused as refused:
-            if refused.status == 429:
-                await asyncio.sleep(min(1.0, refused.retry_after or 0.1))
-                return await self._score(chunk)
-            if refused.status == 413 and len(chunk) > 1:
-                for half in (chunk[: len(chunk) // 2], chunk[len(chunk) // 2 :]):
-                    await self._score(half)
-                return None
-            failed = [Score(0, "error", reason=refused.message)] * len(chunk)
-            measured = Measured(failed, self.service.model(self.call.model))
+        measured = None
+        while measured is None:
+            try:
+                measured = await self.service.measure([item for _, item, _ in chunk], self.call)
+            except Refused as refused:
+                if refused.status == 429:
+                    await asyncio.sleep(max(_PAUSE, min(1.0, refused.retry_after or 0.1)))
+                elif refused.status == 413 and len(chunk) > 1:
+                    for half in (chunk[: len(chunk) // 2], chunk[len(chunk) // 2 :]):
+                        await self._score(half)
+                    return
+                else:
+                    failed = [Score(0, "error", reason=refused.message)] * len(chunk)
+                    measured = Measured(failed, self.service.model(self.call.model))
         for (number, _, id), row in zip(chunk, replies.rows(measured, measured.served.reference), strict=True):
             self._put(number, id, row)
-        return None
 
     def _put(self, number: int, id: Any, row: dict[str, Any]) -> None:
         self.counts[row["status"]] += 1

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from guerdon.diagnose.novelty import Novelty
 from guerdon.model.ensemble import Ensemble
 from guerdon.model.reward import RewardModel
 from guerdon.serve import schemas
-from guerdon.serve.call import Call, Item
+from guerdon.serve.call import Call, Item, Refused
 from guerdon.serve.config import ServeConfig
 from guerdon.serve.keys import KeyRing, add_key
 from guerdon.serve.native import body_of
@@ -304,6 +305,36 @@ def test_lines_are_scored_as_they_come():
             unknown = await client.post("/v1/score/stream?model=zz", content="")
             assert unknown.status_code == 404
             assert json.loads((await client.post("/v1/score/stream", content="")).text)["lines"] == 0
+
+    asyncio.run(go())
+
+
+def test_lines_wait_for_room_however_often_there_is_none(monkeypatch):
+    """More refusals in a row than Python allows calls within calls."""
+    from guerdon.serve import stream
+
+    monkeypatch.setattr(stream, "_PAUSE", 0.0)
+    service, left = service_of(), [sys.getrecursionlimit() + 200]
+    measure = service.measure
+
+    async def full_for_long(*given):
+        left[0] -= 1
+        if left[0] > 0:
+            raise Refused(429, "full", 1e-9, "overloaded")
+        return await measure(*given)
+
+    monkeypatch.setattr(service, "measure", full_for_long)
+
+    async def go() -> None:
+        async with client_of(service) as client:
+            reply = await client.post("/v1/score/stream", content=json.dumps({"text": "a"}))
+            assert json.loads(reply.text.splitlines()[-1]) == {
+                "done": True,
+                "lines": 1,
+                "ok": 1,
+                "masked": 0,
+                "error": 0,
+            }
 
     asyncio.run(go())
 
