@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from guerdon.optimize.course import SHARE
+
 KINDS_OF_PROMPT, SLOTS, TOKENS, FILLER = 6, 10, 12, 2
 PROMPTS, ANSWERS = 48, 4  # of a step
 Array = np.ndarray
@@ -18,12 +20,13 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Trace:
-    """Every answer of a run: gold, proxy and log-ratio to the reference in nats (steps, PROMPTS, ANSWERS), and KL of each
-    step in nats per sequence (k1)."""
+    """Every answer of a run: gold, proxy and log-ratios in nats, to the reference and to the policy's mean of late, each
+    (steps, PROMPTS, ANSWERS), and KL of each step in nats per sequence (k1)."""
 
     gold: Array
     proxy: Array
     ratio: Array
+    course: Array
     kl: Array
 
 
@@ -39,9 +42,11 @@ def train(seed: int, is_hackable: bool, steps: int) -> Trace:
     reference = np.zeros((SLOTS, TOKENS))
     reference[:, :FILLER] = rng.uniform(-4, -2)
     shared, own = Adam(reference.copy(), rate), Adam(np.zeros_like(liked), 0.6 * rate)
-    base, slot, trace = log_softmax(reference), np.arange(SLOTS), []
+    base, slot, trace, late = log_softmax(reference), np.arange(SLOTS), [], reference[None]
     for _ in range(steps):
-        logs = log_softmax(shared.value[None] + own.value)
+        weights = shared.value[None] + own.value
+        logs, before = log_softmax(weights), log_softmax(late)
+        late = late + SHARE * (weights - late)
         kind = rng.integers(0, KINDS_OF_PROMPT, PROMPTS).repeat(ANSWERS)
         ease = rng.normal(size=(2, PROMPTS)).repeat(ANSWERS, axis=1)
         chances = np.exp(logs)[kind]
@@ -52,13 +57,14 @@ def train(seed: int, is_hackable: bool, steps: int) -> Trace:
         gold = np.clip(gold + 0.05 * rng.normal(size=len(kind)), 0, 1)
         proxy = 4 * quality + 2 * error[at].mean(1) + pay * filler + 0.5 * ease[1]
         kl = (logs[at] - base[slot, token]).sum(1)
+        course = (logs[at] - np.broadcast_to(before, logs.shape)[at]).sum(1)
         reward = (proxy - beta * kl).reshape(PROMPTS, ANSWERS)
         better = ANSWERS / (ANSWERS - 1) * (reward - reward.mean(1, keepdims=True))  # against the mean of the others
         push = better.reshape(-1, 1, 1) * (np.eye(TOKENS)[token] - chances) / len(kind)
         gradient = (np.eye(KINDS_OF_PROMPT)[kind].T @ push.reshape(len(kind), -1)).reshape(liked.shape)
         shared.step(gradient.sum(0))
         own.step(gradient)
-        trace.append((*(part.reshape(PROMPTS, ANSWERS) for part in (gold, proxy, kl)), kl.mean()))
+        trace.append((*(part.reshape(PROMPTS, ANSWERS) for part in (gold, proxy, kl, course)), kl.mean()))
     return Trace(*(np.array(part) for part in zip(*trace, strict=True)))
 
 

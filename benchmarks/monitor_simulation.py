@@ -69,10 +69,10 @@ class Trained:
             answers = min(max(2, -(-int(wanted) // PROMPTS)), ANSWERS)
             prompts = self.rng.permutation(PROMPTS)[: int(wanted) // answers]
             of, at = prompts.repeat(answers), (step, prompts, slice(answers))
-            gold, proxy, ratio = (part[at].ravel() for part in (trace.gold, trace.proxy, trace.ratio))
-            liked, moved = within_prompts(gold, proxy, of), within_prompts(gold, ratio, of)
+            gold, *others = (part[at].ravel() for part in (trace.gold, trace.proxy, trace.ratio, trace.course))
+            liked, moved, late = (within_prompts(gold, other, of) for other in others)
             level = (len(gold), gold.mean(), gold.var(ddof=1), trace.proxy[step].mean(), trace.kl[step])
-            rows.append((*level, liked.groups, liked.cross, liked.square, *moved[1:]))
+            rows.append((*level, liked.groups, liked.cross, liked.square, *moved[1:], *late[2:]))
         return tuple(np.array(part) for part in zip(*rows, strict=True))
 
 
@@ -267,7 +267,7 @@ One answer has a gold standard deviation of {SD}; runs gain {LARGE} at their pea
 also wanders by {100 * WANDER:.0f} % of the gain. Shapes: `gao` is Gao's curve; the others rise to a peak and fall, quickly, slowly or after a
 plateau; benign gold levels off together with the proxy, rises with it to the end, levels off while the proxy creeps on, or bends
 below it. `policy`: softmax policies trained by policy gradient (`monitor_policies.py`); of {HACKABLE} hackable ones, those whose gold lost
-a fifth of its gain. Log-ratios, and with them `back`, are there for `policy` alone.
+a fifth of its gain. Log-ratios, and with them `back` and `course`, are there for `policy` alone.
 
 Cost: {milliseconds:.1f} ms per step for one run at step {STEPS}.
 

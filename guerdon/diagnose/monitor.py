@@ -20,18 +20,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from guerdon.diagnose.kl_fits import Fit, fit_reinforcement
+from guerdon.diagnose.kl_fits import Fit
+from guerdon.diagnose.monitor_curve import far_signals, fit_steps, summary
 from guerdon.diagnose.monitor_evidence import (
     KINDS,
-    STARTING,
-    Evidence,
     Looks,
     Products,
     Rules,
-    best_look,
-    smooth,
     weigh,
-    width_of,
     within_prompts,
 )
 from guerdon.diagnose.monitor_text import explain
@@ -40,10 +36,7 @@ from guerdon.types import ConfigError
 
 Status = Literal["ok", "warn", "stop"]
 NOTHING = (math.nan, math.nan)
-VERSION = 2
-BASELINE = 10  # first steps that signals without held-out scores are compared with
-RECENT = 5  # last steps that are compared
-BINS = 12  # KL points that Gao's curve is fitted to
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -61,7 +54,7 @@ class Settings:
     slack      standard errors of held-out that `best_step` may give away to be earlier
     far        standard deviations that count as far, for signals without held-out scores
     corroborated  share of its threshold that evidence needs while such signals are far: two independent witnesses. Not so for
-                  `back`: log-ratios and signals both follow how far the policy has moved
+                  `back` and `course`: log-ratios and signals both follow how the policy moves
     """
 
     steps: int = 250
@@ -92,6 +85,8 @@ class Observation:
     prompts   which samples answer the same prompt (any integers), in the same order; None when not known
     signals   other means of the step that need no held-out score (length, repetition, entropy, disagreement, ...)
     ratios    log pi - log pi_ref of the same samples, nats, in the same order; () when not known
+    course    log pi - log pi_late of the same samples, nats: to the policy of some steps ago, or its mean of late; () when
+              not known
     """
 
     step: int
@@ -102,6 +97,7 @@ class Observation:
     prompts: Sequence[int] | Ints | None = None
     signals: Mapping[str, float | None] = field(default_factory=dict)
     ratios: Sequence[float] | Floats = ()
+    course: Sequence[float] | Floats = ()
 
 
 @dataclass(frozen=True)
@@ -198,7 +194,7 @@ class Monitor:
             return Verdict(status, reason, step, wanted=self.settings.budget, warned_at=self._warned_at)
         looks = _looks(scored)
         found = weigh(looks, self.settings.rules)
-        curve = _summary(looks, found, self.settings.slack)
+        curve = summary(looks, found, self.settings.slack)
         evidence = {kind: float(getattr(found, kind)) for kind in KINDS}
         status, kind, share = _decide(evidence, self.settings, bool(shifts))
         reason = explain(status, kind, curve, shifts)
@@ -235,6 +231,7 @@ CALIBRATED = {
     "turn": 3.5,
     "joint": 3.5,
     "back": 3.4,
+    "course": 3.4,
 }  # 200 looks; see benchmarks/monitor_simulation.md
 
 
@@ -244,82 +241,15 @@ def thresholds(settings: Settings) -> dict[str, float]:
     return {kind: value + more for kind, value in CALIBRATED.items()} | dict(settings.stop)
 
 
-def far_signals(rows: Sequence[Mapping[str, Any]], far: float) -> dict[str, float]:
-    """Signals that need no held-out score and lie far from the start while the proxy is above it: name -> shift in SD.
-
-    Shift: mean of the last 5 steps minus mean of the first 10, over the standard deviation of those ten step means, at
-    least 2 % of their size. Steps without a reward are passed over. Empty before twenty steps.
-    """
-    rows = [row for row in rows if math.isfinite(row["proxy"])]
-    if len(rows) < 2 * BASELINE:
-        return {}
-    proxy = [row["proxy"] for row in rows]
-    if not np.mean(proxy[-RECENT:]) > np.mean(proxy[:BASELINE]):
-        return {}
-    shifts = {}
-    for name in rows[-1]["signals"]:
-        values = np.array([row["signals"].get(name, math.nan) for row in rows], dtype=np.float64)
-        first, last = values[:BASELINE], values[-RECENT:]
-        if not (np.isfinite(first).all() and np.isfinite(last).all()):
-            continue
-        spread = max(float(first.std(ddof=1)), 0.02 * abs(float(first.mean())), 1e-9)
-        shift = float(last.mean() - first.mean()) / spread
-        if abs(shift) >= far:
-            shifts[name] = shift
-    return shifts
-
-
 def _decide(evidence: Mapping[str, float], settings: Settings, is_far: bool) -> tuple[Status, str | None, float]:
     """Status, the kind of evidence that it rests on, and the largest share of a threshold."""
     ease = settings.corroborated if is_far else 1.0
-    limits = {kind: limit * (1 if kind == "back" else ease) for kind, limit in thresholds(settings).items()}
+    limits = {kind: limit * (1 if kind in ("back", "course") else ease) for kind, limit in thresholds(settings).items()}
     strongest = max(evidence, key=lambda kind: evidence[kind] / limits[kind])
     share = evidence[strongest] / limits[strongest]
     if share >= settings.warn:
         return ("stop" if share >= 1 else "warn"), strongest, share
     return ("warn" if is_far else "ok"), None, share
-
-
-def _summary(looks: Looks, found: Evidence, slack: float) -> dict[str, float]:
-    """Best look, gain and loss with its interval, from the smoothed curve of held-out."""
-    curve, support = smooth(looks, width_of(looks.count))
-    noise = float(found.noise)
-    best = best_look(curve, np.sqrt(noise / support), slack)
-    recent = looks.n[-8:]
-    now = float((recent * looks.mean[-8:]).sum() / recent.sum())
-    start = start_of(looks.n, looks.mean)
-    lost = float(curve[best]) - now
-    error = 1.96 * math.sqrt(noise * (1 / float(support[best]) + 1 / float(recent.sum())))
-    return {
-        "best": float(best),
-        "gain": float(curve[best]) - start,
-        "lost": lost,
-        "lost_low": lost - error,
-        "lost_high": lost + error,
-    }
-
-
-def fit_steps(n: Floats, kl: Floats, mean: Floats) -> Fit | None:
-    """Gao's curve through at most `BINS` groups of neighbouring steps; None before five groups of 1 nat or more.
-
-    n, kl, mean   held-out scores of each step, its KL in nats per sequence, and the mean of its held-out scores
-    """
-    size = max(4, math.ceil(len(n) / BINS))
-    groups = [slice(i, i + size) for i in range(STARTING, len(n) - size + 1, size)]
-    if len(groups) < 5:
-        return None
-    weight = [n[group].sum() for group in groups]
-    means = np.array([(n[g] * kl[g]).sum() for g in groups]) / weight
-    gold = np.array([(n[g] * mean[g]).sum() for g in groups]) / weight
-    order = np.argsort(means, kind="stable")
-    if (means >= 1.0).sum() < 5:
-        return None
-    return fit_reinforcement(means[order], gold[order], start=start_of(n, mean))
-
-
-def start_of(n: Floats, mean: Floats) -> float:
-    """Held-out of the policy as it was at the start: the mean over the scores of the first steps."""
-    return float((n[:STARTING] * mean[:STARTING]).sum() / n[:STARTING].sum())
 
 
 def _scored(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], bool]:
@@ -341,16 +271,16 @@ def _row(seen: Observation) -> dict[str, Any]:
     held_out = np.asarray(seen.held_out, dtype=np.float64)
     proxies = np.asarray(seen.proxies, dtype=np.float64)
     prompts = None if seen.prompts is None else np.asarray(seen.prompts, dtype=np.int64)
-    ratios = np.asarray(seen.ratios, dtype=np.float64)
-    given = [proxies, ratios] if prompts is None else [proxies, ratios, prompts]
+    ratios, course = (np.asarray(part, dtype=np.float64) for part in (seen.ratios, seen.course))
+    given = [proxies, ratios, course] if prompts is None else [proxies, ratios, course, prompts]
     if any(len(part) not in (0, len(held_out)) for part in given) or (
         prompts is not None and len(prompts) != len(held_out)
     ):
         raise ConfigError(
-            f"step {seen.step}: held_out, proxies, ratios and prompts differ in length; give one of each per sample"
+            f"step {seen.step}: held_out, proxies, ratios, course and prompts differ in length; give one of each per sample"
         )
     is_usable = np.isfinite(held_out) & math.isfinite(seen.proxy)
-    liked, moved = (_products(held_out, part, prompts, is_usable) for part in (proxies, ratios))
+    liked, moved, late = (_products(held_out, part, prompts, is_usable) for part in (proxies, ratios, course))
     scores = held_out[is_usable]
     signals = {name: float(value) for name, value in seen.signals.items() if value is not None and math.isfinite(value)}
     return {
@@ -360,12 +290,14 @@ def _row(seen: Observation) -> dict[str, Any]:
         "n": len(scores),
         "mean": float(scores.mean()) if len(scores) else 0.0,
         "within": float(scores.var(ddof=1)) if len(scores) > 1 else 0.0,
-        "groups": max(liked.groups, moved.groups),
+        "groups": max(liked.groups, moved.groups, late.groups),
         "cross": liked.cross,
         "square": liked.square,
-        "freedom": moved.freedom,
+        "freedom": max(liked.freedom, moved.freedom, late.freedom),
         "path": moved.cross,
         "path_square": moved.square,
+        "course": late.cross,
+        "course_square": late.square,
         "signals": signals,
     }
 

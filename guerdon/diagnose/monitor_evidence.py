@@ -14,11 +14,14 @@ since E as a share of its rise until E:
     joint   (stall + turn) / sqrt(2), the same b          both at once: neither need be plain alone
     back    -D log sqrt(k_C / k_B) - ahead (g_C - g_0)    a step back to the reference would raise held-out, and the policy
                                                           goes on; k is KL, B the b looks before C
+    course  -L - astray (g_C - g_0)                       held-out falls along the road that the policy has come of late
 
 The first two are linear in window means, so their standard errors are known. D is the covariance of held-out and
 log pi - log pi_ref within prompts, over the last b looks. Mixing the policy with its reference, pi_ref^(1 - w) pi^w up to a
 constant, changes mean held-out at the rate D per unit of w at w = 1, where the policy is; and near the reference KL grows as
-w^2. So D log sqrt(k_C / k_B) is what another b looks like the last would add to held-out, were they to go on along that path.
+w^2. So D log sqrt(k_C / k_B) is what another b looks like the last would add to held-out, were they to go on along that path. L is the same covariance with log pi -
+log pi_late, where pi_late is the policy of some steps ago or its mean of late: the rate of held-out at the policy as it is,
+on the way that it took last, and what another stretch of that length would add. No road is assumed: it is the one taken.
 
 The third can see a fall before it is one: a
 policy that moves along its reward changes mean gold at the rate cov(gold, proxy) / var(proxy) of its own answers (the
@@ -56,9 +59,10 @@ class Looks:
     groups  prompts with two or more scored answers; 0 when prompts are not known
     cross   sum over those prompts of the cross products of held-out and proxy about their means within the prompt
     square  sum over those prompts of the squares of their cross products: the variance of `cross` when it is 0 on average
-    freedom      answers to those prompts less one for each, with log-ratios; 0 when log-ratios are not known
+    freedom      answers to those prompts less one for each; 0 when prompts are not known
     path         as `cross`, with log pi - log pi_ref in place of the proxy
     path_square  as `square`, of those products
+    course, course_square  the same, with log pi - log pi_late
     """
 
     n: Floats
@@ -72,6 +76,8 @@ class Looks:
     freedom: Floats
     path: Floats
     path_square: Floats
+    course: Floats
+    course_square: Floats
 
     def until(self, count: int) -> Looks:
         """The first `count` looks."""
@@ -91,6 +97,7 @@ class Rules:
     pace       share of its early rate that held-out must keep, or it no longer follows
     further    least x over which that is asked
     ahead      loss to be expected over a window, as a share of the gain until now, that is let pass
+    astray     the same for `course`, over as long a stretch as lies between the policy and what it was of late
     """
 
     tolerance: float = 0.03
@@ -98,6 +105,7 @@ class Rules:
     pace: float = 0.4
     further: float = 0.2
     ahead: float = 0.025
+    astray: float = 0.01
 
 
 @dataclass(frozen=True)
@@ -112,10 +120,11 @@ class Evidence:
     turn: Floats
     joint: Floats
     back: Floats
+    course: Floats
     noise: Floats
 
 
-KINDS = ("fall", "stall", "turn", "joint", "back")
+KINDS = ("fall", "stall", "turn", "joint", "back", "course")
 
 
 def noise_variance(looks: Looks) -> Floats:
@@ -137,16 +146,17 @@ def noise_variance(looks: Looks) -> Floats:
 def weigh(looks: Looks, rules: Rules) -> Evidence:
     """Evidence at the last look."""
     noise = noise_variance(looks)
-    fall, stall, turn, joint, back = (np.full(looks.n.shape[:-1], -np.inf) for _ in KINDS)
+    fall, stall, turn, joint, back, course = (np.full(looks.n.shape[:-1], -np.inf) for _ in KINDS)
     if looks.count >= STARTING + CURRENT[0]:
         sums = [_sums(part) for part in (looks.n, looks.n * looks.mean, looks.n * looks.proxy, looks.n * looks.kl)]
         for b in CURRENT:
             fallen, stalled = _levels(sums, b, noise[..., None], rules)
-            turned = _turn(looks, b)
+            turned = _against(looks, looks.cross, looks.square, b)
             fall, stall, turn = np.maximum(fall, fallen), np.maximum(stall, stalled), np.maximum(turn, turned)
             joint = np.maximum(joint, (stalled + turned) / np.sqrt(2))
             back = np.maximum(back, _back(looks, sums, b, rules))
-    return Evidence(fall, stall, turn, joint, back, noise)
+            course = np.maximum(course, _course(looks, sums, b, rules))
+    return Evidence(fall, stall, turn, joint, back, course, noise)
 
 
 Window = tuple[Floats, Floats, Floats, Floats]  # scores, mean held-out, mean proxy, mean KL
@@ -182,12 +192,12 @@ def _contrasts(start: Window, earlier: Window, now: Window, noise: Floats, rules
     return fall, stall
 
 
-def _turn(looks: Looks, b: int) -> Floats:
-    """Evidence that held-out and proxy are negatively related within prompts over the last b looks."""
-    groups, cross, square = (part[..., -b:].sum(-1) for part in (looks.groups, looks.cross, looks.square))
+def _against(looks: Looks, cross: Floats, square: Floats, b: int) -> Floats:
+    """Evidence that held-out and another quantity are negatively related within prompts over the last b looks."""
+    groups, cross, square = (part[..., -b:].sum(-1) for part in (looks.groups, cross, square))
     is_enough = (groups >= FEWEST_GROUPS) & (square > 0)
-    turn: Floats = np.where(is_enough, -cross / np.sqrt(np.where(is_enough, square, 1.0)), -np.inf)
-    return turn
+    against: Floats = np.where(is_enough, -cross / np.sqrt(np.where(is_enough, square, 1.0)), -np.inf)
+    return against
 
 
 def _back(looks: Looks, sums: list[Floats], b: int, rules: Rules) -> Floats:
@@ -208,6 +218,23 @@ def _back(looks: Looks, sums: list[Floats], b: int, rules: Rules) -> Floats:
     freedom, square = (np.where(is_asked, part, 1.0) for part in (freedom, square))
     back: Floats = np.where(is_asked, (-path / freedom - allowed) * freedom / np.sqrt(square), -np.inf)
     return back
+
+
+def _course(looks: Looks, sums: list[Floats], b: int, rules: Rules) -> Floats:
+    """Evidence that held-out falls along the road that the policy has come of late, by more than is let pass."""
+    groups, freedom, course, square = (
+        part[..., -b:].sum(-1) for part in (looks.groups, looks.freedom, looks.course, looks.course_square)
+    )
+    (_, g0, _, _), (_, now, _, _) = (
+        tuple(part[..., 0] for part in _window(sums, np.array([end]), length))
+        for end, length in ((STARTING, STARTING), (looks.count, min(b, looks.count)))
+    )
+    is_asked = (groups >= FEWEST_GROUPS) & (square > 0)
+    allowed = rules.astray * np.maximum(now - g0, 0.0)
+    found: Floats = np.where(
+        is_asked, (-course - allowed * freedom) / np.sqrt(np.where(is_asked, square, 1.0)), -np.inf
+    )
+    return found
 
 
 class Products(NamedTuple):

@@ -30,6 +30,9 @@ def explain(
             f"Held-out {would} be higher a step back towards the reference, and the policy moves on (gain so far "
             f"{curve['gain']:.3f})."
         )
+    if kind == "course":
+        falls = "falls" if status == "stop" else "may fall"
+        return f"Held-out {falls} along the way that the policy has taken of late (gain so far {curve['gain']:.3f})."
     if kind == "joint":
         has = "has" if status == "stop" else "seems to have"
         return (

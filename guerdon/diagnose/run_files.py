@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 
 from guerdon.diagnose.kl_fits import Fit
-from guerdon.diagnose.monitor import fit_steps, start_of
+from guerdon.diagnose.monitor_curve import fit_steps, start_of
 from guerdon.evaluate.columns import Floats
 from guerdon.types import DataError
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from guerdon.diagnose.kl_fits import Fit
-from guerdon.diagnose.monitor import Settings, far_signals
+from guerdon.diagnose.monitor import Settings
+from guerdon.diagnose.monitor_curve import far_signals
 from guerdon.diagnose.run_files import Run
 
 Finding = tuple[str, bool]

@@ -31,6 +31,7 @@ from guerdon.diagnose.novelty import Novelty
 from guerdon.files import write_json, write_text
 from guerdon.model.tree import Ids
 from guerdon.optimize.config import OptimizeConfig, learning_rate, resolve
+from guerdon.optimize.course import Course
 from guerdon.optimize.generate import generate
 from guerdon.optimize.kl import Controller
 from guerdon.optimize.policy import Policy
@@ -93,6 +94,9 @@ def optimize(
     ]
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate or 0.0, weight_decay=0.0, fused=True)
     learner, optimizer = accelerator.prepare(Learner(policy, value), optimizer)
+    course = Course(policy) if held_out is not None and config.held_out_budget else None
+    if course:
+        accelerator.register_for_checkpointing(course)
     folder = RunFolder(output, accelerator)
     record = (folder.restore() if config.resume else None) or _start(config, policy, prompts, ids, reward, accelerator)
     if record["prompts"] != _digest(ids):
@@ -141,6 +145,7 @@ def optimize(
                         rollout, behaviour=rollout.gather(policy.logprobs(groups, budget, config.temperature))
                     )
                 base = rollout.gather(reference.logprobs(groups, budget, config.temperature))
+                late = _late(course, rollout, budget, config.temperature) if checks and course else None
                 values = rollout.gather(_values(value, policy, rollout, budget)) if value is not None else None
             total = _totals(accelerator)
             targets = make_targets(rollout, rewards, base, values, controller.beta, config, total)
@@ -151,9 +156,11 @@ def optimize(
                 if scored
                 else {}
             )
+            if course:
+                course.follow()
             clock.append(time.monotonic())
 
-            part = StepRecord.of(rollout, scores, rewards, rollout.behaviour - base, checks, distance)
+            part = StepRecord.of(rollout, scores, rewards, base, late, checks, distance)
             whole = merge(gather_object([part]) if accelerator.num_processes > 1 else [part])
             verdict = monitor.observe(whole.observation(step))
             wanted = verdict.wanted
@@ -351,6 +358,12 @@ def _values(value: ValueModel, policy: Policy, rollout: Rollout, budget: int) ->
         samples, counts = torch.unique_consecutive(row.sample, return_counts=True)
         found.update(zip(samples.tolist(), values.split(counts.tolist()), strict=True))
     return found
+
+
+def _late(course: Course, rollout: Rollout, budget: int, temperature: float) -> torch.Tensor:
+    """Log-probabilities (n, T) of a rollout under the mean of the policy's late weights."""
+    with course.taken() as policy:
+        return rollout.gather(policy.logprobs(rollout.groups(), budget, temperature))
 
 
 def _totals(accelerator: Accelerator) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -25,6 +25,7 @@ class StepRecord:
     """The samples of a step, in lists of equal length, and the drift of the process that drew them.
 
     kl, kl3   nats per sequence on each sample, k1 and k3 summed over its tokens
+    course    log pi less that of the policy's mean of late, nats per sequence; NaN where it is not measured
     held_out  held-out score, NaN where the sample was not checked
     drift     see `Novelty.distance`; NaN where it is not measured
     """
@@ -36,6 +37,7 @@ class StepRecord:
     rewards: list[float]
     kl: list[float]
     kl3: list[float]
+    course: list[float]
     tokens: list[int]
     finished: list[bool]
     held_out: list[float]
@@ -47,12 +49,18 @@ class StepRecord:
         rollout: Rollout,
         scores: Sequence[Score],
         rewards: Tensor,
-        log_ratio: Tensor,
+        reference: Tensor,
+        late: Tensor | None,
         checks: Mapping[int, float],
         drift: float,
     ) -> StepRecord:
-        """From a rollout and what was measured on it; `log_ratio` (n, T) is policy to reference, nats."""
-        ratio = log_ratio.double() * rollout.mask
+        """From a rollout and what was measured on it; `reference` and `late` (n, T) are its log-probabilities under the
+        reference and under the policy's mean of late.
+        """
+        ratio = (rollout.behaviour - reference).double() * rollout.mask
+        course = [math.nan] * len(scores)
+        if late is not None:
+            course = ((rollout.behaviour - late).double() * rollout.mask).sum(1).tolist()
         return cls(
             rollout.prompts,
             rollout.group.tolist(),
@@ -61,6 +69,7 @@ class StepRecord:
             rewards.tolist(),
             ratio.sum(1).tolist(),
             ((-ratio).expm1() + ratio).sum(1).tolist(),
+            course,
             rollout.lengths.tolist(),
             rollout.finished.tolist(),
             [checks.get(i, math.nan) for i in range(len(scores))],
@@ -103,6 +112,7 @@ class StepRecord:
             proxies=values[known],
             prompts=np.array(self.group)[known],
             ratios=np.array(self.kl)[known],
+            course=np.array(self.course)[known],
             signals=self.signals(),
         )
 
@@ -118,6 +128,7 @@ class StepRecord:
                 "proxies": [float(v) for v in seen.proxies],
                 "prompts": [int(v) for v in (seen.prompts if seen.prompts is not None else ())],
                 "ratios": [float(v) for v in seen.ratios],
+                "course": [_known(float(v)) for v in seen.course],
             }
         ]
 
@@ -130,7 +141,7 @@ def merge(parts: Sequence[StepRecord]) -> StepRecord:
     for part in parts:
         first = max(group, default=-1) + 1
         group += [first + number for number in part.group]
-    lists = ("prompts", "texts", "scores", "rewards", "kl", "kl3", "tokens", "finished", "held_out")
+    lists = ("prompts", "texts", "scores", "rewards", "kl", "kl3", "course", "tokens", "finished", "held_out")
     joined = {name: [item for part in parts for item in getattr(part, name)] for name in lists}
     return StepRecord(**joined, group=group, drift=float(np.mean([part.drift for part in parts])))
 

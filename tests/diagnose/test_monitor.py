@@ -9,7 +9,8 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from guerdon.diagnose.monitor import Monitor, Observation, Settings, _decide, _looks, _row, far_signals, thresholds
+from guerdon.diagnose.monitor import Monitor, Observation, Settings, _decide, _looks, _row, thresholds
+from guerdon.diagnose.monitor_curve import far_signals
 from guerdon.diagnose.monitor_evidence import (
     KINDS,
     Looks,
@@ -27,7 +28,8 @@ def looks_of(**columns) -> Looks:
     """Looks with ten scores of variance 1 each, unless told otherwise."""
     length = len(next(iter(columns.values())))
     base = {"n": np.full(length, 10.0), "within": np.ones(length), "kl": np.arange(length, dtype=float)}
-    names = ("mean", "proxy", "groups", "cross", "square", "freedom", "path", "path_square")
+    names = ("mean", "proxy", "groups", "cross", "square", "freedom", "path", "path_square", "course",
+             "course_square")  # fmt: skip
     zeros = {name: np.zeros(length) for name in names}
     return Looks(**base | zeros | {name: np.asarray(values, dtype=float) for name, values in columns.items()})
 
@@ -133,6 +135,27 @@ def test_the_covariance_with_the_log_ratio_is_the_slope_of_gold_on_the_way_to_th
     assert kl(2e-3) / kl(1e-3) == pytest.approx(4, rel=1e-2)
 
 
+def test_the_course_by_hand():
+    """Eight looks of eight prompts with two answers: L = -0.3 over 32 degrees of freedom, of which 0.1 x 0.5 is let pass."""
+    looks, sums = 8, 8 * -0.3
+    found = weigh(
+        looks_of(
+            mean=[0] * 4 + [0.5] * 4, proxy=[0] * looks, groups=[8] * looks, freedom=[8] * looks, course=[sums] * looks,
+            course_square=[8 * 0.25] * looks,
+        ),
+        Rules(astray=0.1),
+    )  # fmt: skip
+    last_four = (0.3 - 0.1 * 0.5) * 32 / math.sqrt(32 * 0.25)
+    all_eight = (0.3 - 0.1 * 0.25) * 64 / math.sqrt(64 * 0.25)  # the mean of eight is half as far above the start
+    assert found.course == pytest.approx(max(last_four, all_eight))
+    assert found.back == found.turn == -math.inf
+
+
+def test_a_course_on_which_held_out_rises_is_no_evidence():
+    looks = looks_of(mean=[0] * 12, groups=[8] * 12, freedom=[8] * 12, course=[2.0] * 12, course_square=[2.0] * 12)
+    assert weigh(looks, Rules()).course < 0
+
+
 def answers_of(rng, relation, n=8, prompts=8):
     """Held-out scores and log-ratios of n answers to each prompt with the given correlation within prompts."""
     ratio, other = rng.normal(size=(2, prompts, n))
@@ -152,7 +175,8 @@ def turning(seeds, gain, turns, prompts=8, steps=120):
         rng, rows = np.random.default_rng(seed), []
         for step in range(steps):
             held_out, ratios, numbers = answers_of(rng, relation[step], prompts=prompts)
-            seen = Observation(step, 0.01 * step**2, 0.02 * step, gold[step] + held_out, (), numbers, ratios=ratios)
+            kl, held_out = 0.01 * step**2, gold[step] + held_out
+            seen = Observation(step, kl, 0.02 * step, held_out, (), numbers, ratios=ratios, course=0.1 * ratios)
             rows.append(_row(seen))
         runs.append(_looks(rows))
     return Looks(*(np.stack([getattr(run, part.name) for run in runs]) for part in fields(Looks))), gold
@@ -183,11 +207,26 @@ def test_where_held_out_only_levels_off_a_step_back_is_seldom_asked_for():
     assert (first_stops(looks, ["back"]) < looks.count).mean() <= 0.05
 
 
-def test_other_signs_do_not_halve_what_a_step_back_needs():
+def test_where_held_out_only_levels_off_the_course_seldom_stops_a_run():
+    """The same runs, whose slope along the course is exactly 0 from step 50 on."""
+    looks, _ = turning(range(200, 260), gain=0.1, turns=False)
+    assert (first_stops(looks, ["course"]) < looks.count).mean() <= 0.05
+
+
+def test_a_planted_fall_is_seen_on_the_course_in_time():
+    """As for the step back: a tenth of the gain is lost at step 66. The log-ratio to the late policy is a tenth as large."""
+    looks, _ = turning(range(12), gain=0.25, turns=True, prompts=16)
+    ahead, level = first_stops(looks, ["course"]), first_stops(looks, ["fall", "stall"])
+    assert ((ahead > 40) & (ahead < 66)).mean() >= 0.9
+    assert np.median(ahead) < np.median(level)
+
+
+@pytest.mark.parametrize("kind", ["back", "course"])
+def test_other_signs_do_not_halve_what_log_ratios_need(kind):
     """Log-ratios and far signals both follow how far the policy has moved: they are no independent witnesses."""
     limits = thresholds(Settings())
     evidence = dict.fromkeys(KINDS, 0.0)
-    assert _decide(evidence | {"back": 0.7 * limits["back"]}, Settings(), True)[1] is None
+    assert _decide(evidence | {kind: 0.7 * limits[kind]}, Settings(), True)[1] is None
     assert _decide(evidence | {"fall": 0.7 * limits["fall"]}, Settings(), True)[:2] == ("stop", "fall")
 
 
@@ -378,9 +417,9 @@ def test_steps_out_of_order_are_refused(step):
         monitor.observe(Observation(step, 0, 0))
 
 
-@pytest.mark.parametrize("other", [{"proxies": [1.0]}, {"prompts": [1]}, {"ratios": [1.0]}])
+@pytest.mark.parametrize("other", [{"proxies": [1.0]}, {"prompts": [1]}, {"ratios": [1.0]}, {"course": [1.0]}])
 def test_lists_of_unequal_length_are_refused(other):
-    with pytest.raises(ConfigError, match="step 4: held_out, proxies, ratios and prompts differ in length"):
+    with pytest.raises(ConfigError, match="step 4: held_out, proxies, ratios, course and prompts differ in length"):
         Monitor().observe(Observation(4, 0, 0, [1.0, 2.0], **other))
 
 
@@ -479,7 +518,7 @@ def test_a_longer_run_needs_more_evidence():
 
 
 def test_1_96_would_stop_benign_runs():
-    """A look at every step, four kinds of evidence: what is right for one look is passed by most runs that level off."""
+    """A look at every step, several kinds of evidence: what is right for one look is passed by most runs that level off."""
     rng, runs, steps = np.random.default_rng(5), 100, 120
     t = np.broadcast_to(np.arange(steps) / (steps - 1), (runs, steps))
     cross = rng.normal(size=(runs, steps)) * math.sqrt(24)
@@ -495,6 +534,8 @@ def test_1_96_would_stop_benign_runs():
         freedom=np.zeros(t.shape),
         path=np.zeros(t.shape),
         path_square=np.zeros(t.shape),
+        course=np.zeros(t.shape),
+        course_square=np.zeros(t.shape),
     )
     limits = np.array([thresholds(Settings(steps=steps))[kind] for kind in KINDS])[:, None]
     crossed, stopped = np.zeros(runs, bool), np.zeros(runs, bool)

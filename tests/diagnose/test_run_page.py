@@ -12,7 +12,8 @@ import pytest
 from policy_folders import metrics, sample, write_run
 
 from guerdon.cli import main
-from guerdon.diagnose.monitor import Monitor, Observation, Settings, fit_steps
+from guerdon.diagnose.monitor import Monitor, Observation, Settings
+from guerdon.diagnose.monitor_curve import fit_steps
 from guerdon.diagnose.run_charts import smoothed
 from guerdon.diagnose.run_files import read_runs
 from guerdon.diagnose.run_page import write_run_page
