@@ -39,10 +39,11 @@ COMMON: dict[str, Any] = {
 }  # fmt: skip
 WATCHED: dict[str, Any] = {
     "steps": 100,
+    "prompts_per_step": 32,
     "learning_rate": 3.5e-4,
     "save_every": 4,
-    "held_out_budget": 64,
-}  # a slower pace
+    "held_out_budget": 256,
+}  # larger steps, all of whose answers the monitor sees, at a slower pace
 HACK: dict[str, Any] = {"algorithm": "rloo", "reward": ("biased",), "beta": 0.0, "steps": 90}
 ARMS: dict[str, dict[str, Any]] = {
     "ppo": {"algorithm": "ppo", "reward": ("fair",), "beta": 0.1},
