@@ -32,7 +32,7 @@ from guerdon.optimize.verifiable import LabGold
 from guerdon.types import Conversation, Score, Scorer
 
 BUDGET = 32
-LONG = 60
+LONG = 48
 COMMON: dict[str, Any] = {
     "steps": 100, "prompts_per_step": 8, "samples_per_prompt": 8, "max_new_tokens": NEW_TOKENS, "learning_rate": 5e-4,
     "held_out_budget": BUDGET, "value_from": "policy", "warmup": 0.05,
