@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.monitor_policies import ANSWERS, PROMPTS, Trace, train
 from benchmarks.monitor_shapes import BENIGN, HACKED, SD, WANDER, shaped
-from guerdon.diagnose.monitor import Monitor, Observation, Settings, thresholds
+from guerdon.diagnose.monitor import WARNING, Monitor, Observation, Settings, thresholds
 from guerdon.diagnose.monitor_evidence import (
     KINDS,
     Looks,
@@ -98,7 +98,8 @@ def watch(runs: Runs, budget: int) -> Outcome:
         rows.append([np.asarray(part, dtype=float) for part in runs.look(step, n)])
         found = weigh(looks_of(rows), settings.rules)
         evidence = np.stack([getattr(found, kind) for kind in KINDS])
-        stop[(evidence >= limits).any(0) & (stop == steps)] = step
+        is_reason = ~(np.isin(KINDS, WARNING)[:, None] & (found.course > -np.inf))
+        stop[((evidence >= limits) & is_reason).any(0) & (stop == steps)] = step
         naive[(evidence >= 1.96).any(0) & (naive == steps)] = step
         n = np.where((evidence >= settings.alert * limits).any(0), settings.boost * budget, budget)
     looks = looks_of(rows)

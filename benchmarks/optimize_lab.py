@@ -44,6 +44,9 @@ WATCHED: dict[str, Any] = {
     "save_every": 4,
     "held_out_budget": 256,
 }  # larger steps, all of whose answers the monitor sees, at a slower pace
+RESTS = (
+    0.3  # beta of the watched arms with KL: one at which the policy comes to rest, as 0.1 would only after overdoing it
+)
 HACK: dict[str, Any] = {"algorithm": "rloo", "reward": ("biased",), "beta": 0.0, "steps": 90}
 ARMS: dict[str, dict[str, Any]] = {
     "ppo": {"algorithm": "ppo", "reward": ("fair",), "beta": 0.1},
@@ -106,6 +109,8 @@ def run(lab: Path, arm: str, seed: int, extra: dict[str, Any]) -> None:
     if (output / "run.json").is_file():
         return
     options = COMMON | ARMS[arm] | extra
+    if extra == WATCHED and options["beta"]:
+        options["beta"] = RESTS
     rule = options.pop("rule", "mean")
     config = OptimizeConfig(
         policy=str(lab / "policy"), prompts=(str(lab / "train.jsonl"),), held_out=("lab-gold",), output=str(output), seed=seed,

@@ -54,7 +54,7 @@ class Settings:
     slack      standard errors of held-out that `best_step` may give away to be earlier
     far        standard deviations that count as far, for signals without held-out scores
     corroborated  share of its threshold that evidence needs while such signals are far: two independent witnesses. Not so for
-                  `back` and `course`: log-ratios and signals both follow how the policy moves
+                  `back`: log-ratios and signals both follow how the policy moves; and for no kind where `course` is known
     """
 
     steps: int = 250
@@ -234,6 +234,8 @@ CALIBRATED = {
     "course": 3.4,
 }  # 200 looks; see benchmarks/monitor_simulation.md
 
+WARNING = ("stall", "joint")  # no reason to stop where `course` is known: whether held-out still rises is measured then
+
 
 def thresholds(settings: Settings) -> dict[str, float]:
     """Evidence at which each kind stops a run of `settings.steps` looks."""
@@ -243,12 +245,16 @@ def thresholds(settings: Settings) -> dict[str, float]:
 
 def _decide(evidence: Mapping[str, float], settings: Settings, is_far: bool) -> tuple[Status, str | None, float]:
     """Status, the kind of evidence that it rests on, and the largest share of a threshold."""
-    ease = settings.corroborated if is_far else 1.0
-    limits = {kind: limit * (1 if kind in ("back", "course") else ease) for kind, limit in thresholds(settings).items()}
-    strongest = max(evidence, key=lambda kind: evidence[kind] / limits[kind])
-    share = evidence[strongest] / limits[strongest]
+    is_measured = evidence["course"] > -math.inf
+    ease = settings.corroborated if is_far and not is_measured else 1.0
+    limits = {kind: limit * (1 if kind == "back" else ease) for kind, limit in thresholds(settings).items()}
+    shares = {kind: evidence[kind] / limit for kind, limit in limits.items()}
+    stopping = {kind: share for kind, share in shares.items() if not (is_measured and kind in WARNING)}
+    strongest, share = max(shares, key=shares.__getitem__), max(shares.values())
+    if max(stopping.values()) >= 1:
+        return "stop", max(stopping, key=stopping.__getitem__), share
     if share >= settings.warn:
-        return ("stop" if share >= 1 else "warn"), strongest, share
+        return "warn", strongest, share
     return ("warn" if is_far else "ok"), None, share
 
 

@@ -221,13 +221,28 @@ def test_a_planted_fall_is_seen_on_the_course_in_time():
     assert np.median(ahead) < np.median(level)
 
 
-@pytest.mark.parametrize("kind", ["back", "course"])
-def test_other_signs_do_not_halve_what_log_ratios_need(kind):
-    """Log-ratios and far signals both follow how far the policy has moved: they are no independent witnesses."""
+def evidence_of(**known):
+    """Shares of the thresholds; nothing is known of the others."""
     limits = thresholds(Settings())
-    evidence = dict.fromkeys(KINDS, 0.0)
-    assert _decide(evidence | {kind: 0.7 * limits[kind]}, Settings(), True)[1] is None
-    assert _decide(evidence | {"fall": 0.7 * limits["fall"]}, Settings(), True)[:2] == ("stop", "fall")
+    return {kind: known[kind] * limits[kind] if kind in known else -math.inf for kind in KINDS}
+
+
+def test_other_signs_do_not_halve_what_a_step_back_needs():
+    """Log-ratios and far signals both follow how far the policy has moved: they are no independent witnesses."""
+    assert _decide(evidence_of(back=0.7, fall=0), Settings(), True)[:2] == ("warn", None)
+    assert _decide(evidence_of(back=0, fall=0.7), Settings(), True)[:2] == ("stop", "fall")
+
+
+def test_other_signs_halve_nothing_where_the_course_is_known():
+    assert _decide(evidence_of(fall=0.7, course=0), Settings(), True)[:2] == ("warn", None)
+    assert _decide(evidence_of(fall=1.1, course=0), Settings(), False)[:2] == ("stop", "fall")
+
+
+@pytest.mark.parametrize("kind", ["stall", "joint"])
+def test_that_held_out_stopped_following_only_warns_where_the_course_is_known(kind):
+    assert _decide(evidence_of(**{kind: 1.5}), Settings(), False)[:2] == ("stop", kind)
+    assert _decide(evidence_of(**{kind: 1.5}, course=-1), Settings(), False)[:2] == ("warn", kind)
+    assert _decide(evidence_of(**{kind: 1.5}, course=1.2), Settings(), False)[:2] == ("stop", "course")
 
 
 def test_runs_on_leading_axes_are_runs_alone():
