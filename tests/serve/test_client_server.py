@@ -82,11 +82,12 @@ def test_another_contract_is_refused_whatever_on_failure_says(url):
             list(client.stream([talk("a")]))
 
 
-def test_an_unknown_model_is_no_reward(url):
+def test_an_unknown_model_is_no_reward_but_an_error(url):
     client = guerdon.Client(url, model="gone", say=lambda _: None)
-    assert [score.status for score in client.score([talk("a")])] == ["error"]
-    assert client.best_of_n(PROMPT, ["a"]).index is None
-    with pytest.raises(ScoringError, match="lists no model gone"):
+    for ask in (client.score, lambda rows: list(client.stream(rows)), lambda rows: client.best_of_n(PROMPT, ["a"])):
+        with pytest.raises(ScoringError, match=r"answered 404 \(there is no model 'gone' here.*name of the model"):
+            ask([talk("a")])
+    with pytest.raises(ScoringError, match="serves no model 'gone'; choose among those it has: rm"):
         client.info()
 
 
@@ -94,7 +95,7 @@ def test_a_retry_is_not_scored_twice(url, model):
     """The first attempt times out while the model is held up; the second gets the reward, and the model saw the text once
     more at most, because what nobody waited for was dropped.
     """
-    client = guerdon.Client(url, timeout=0.5, retries=8)
+    client = guerdon.Client(url, timeout=0.5)
     model.gate.clear()
     threading.Timer(1.2, model.gate.set).start()
     assert client.score([talk("held up")]) == [value_of("held up")]

@@ -219,7 +219,7 @@ def test_killed_and_restarted(make_backbone, tmp_path):
         rows = [chat("what is it", f"answer number {number}") for number in range(240)]
         wanted = [float(score) for score in model.score(rows)]
         client = Client(
-            f"http://127.0.0.1:{port}", on_failure="wait", deadline=600, say=lambda _: None, run="r", batch=4
+            f"http://127.0.0.1:{port}", on_failure="wait", patience=600, say=lambda _: None, run="r", batch=4
         )
         found: list[float] = []
 
