@@ -98,7 +98,7 @@ class Client:
             "timeout": httpx2.Timeout(self.timeout, connect=min(self.timeout, 10.0)),
             "limits": httpx2.Limits(max_connections=self.connections, max_keepalive_connections=self.connections),
             "headers": headers,
-            "verify": trusted(self.ca) if address.scheme == "https" else True,
+            "verify": trusted(self.ca),
             "trust_env": address.host
             not in ("localhost", "127.0.0.1", "::1"),  # no proxy in front of one's own machine
         }
