@@ -232,14 +232,27 @@ class Score(float):
     truncated  True when the conversation was longer than the context and was cut as the contract says
     reason     why it was masked or failed, for people
     members    rewards of the members of an ensemble; () for a single reward model
+
+    What a reward server adds, where it measures it (see docs/serve.md):
+    probability          that it beats the server's reference; None without a measured temperature
+    distance             from the training answers, 1 being typical of them; None where it was not measured
+    out_of_distribution  whether that is farther than 99 % of them; None likewise
+    contract             hash of the scoring contract that the reward was computed by; "" when not known
     """
 
-    __slots__ = ("members", "reason", "status", "tokens", "truncated")
+    __slots__ = (
+        *("contract", "distance", "members", "out_of_distribution", "probability"),
+        *("reason", "status", "tokens", "truncated"),
+    )
     status: Status
     tokens: int
     truncated: bool
     reason: str
     members: tuple[float, ...]
+    probability: float | None
+    distance: float | None
+    out_of_distribution: bool | None
+    contract: str
 
     def __new__(
         cls,
@@ -249,12 +262,19 @@ class Score(float):
         truncated: bool = False,
         reason: str = "",
         members: tuple[float, ...] = (),
+        *,
+        probability: float | None = None,
+        distance: float | None = None,
+        out_of_distribution: bool | None = None,
+        contract: str = "",
     ) -> Score:
         if status == "ok" and not math.isfinite(value):
             status, reason = "error", reason or f"the model returned {value}"
         score = super().__new__(cls, value if status == "ok" else math.nan)
         score.status, score.tokens, score.truncated, score.reason = status, tokens, truncated, reason
         score.members = members
+        score.probability, score.distance, score.out_of_distribution = probability, distance, out_of_distribution
+        score.contract = contract
         return score
 
     @property

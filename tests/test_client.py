@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 import socket
 import threading
 import time
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 from tiny_models import chat
@@ -35,8 +38,8 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, port=0):
+        super().__init__(("127.0.0.1", port), Handler)
         self.replies, self.requests, self.connections, self.lock = [words], [], set(), threading.Lock()
 
     @property
@@ -73,15 +76,20 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
 
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr(module, "FIRST_BACKOFF", 0.02)
-    monkeypatch.delenv("GUERDON_TOKEN", raising=False)
-    made = Server()
+@contextmanager
+def playing(made):
     threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     yield made
     made.shutdown()
     made.server_close()
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(module, "FIRST_BACKOFF", 0.02)
+    monkeypatch.delenv("GUERDON_TOKEN", raising=False)
+    with playing(Server()) as made:
+        yield made
 
 
 def both(client, rows=ROWS):
@@ -97,12 +105,16 @@ def slow(conversations):
 
 def test_scores_with_all_they_carry(server):
     row = {"value": 1, "status": "ok", "tokens": 12, "truncated": True, "members": [0.5, 1.5], "reason": None}
+    row |= {"probability": 0.75, "distance": 4.5, "out_of_distribution": True, "contract": "abc"}
     masked = {"value": None, "status": "masked", "reason": "held back", "tokens": 3}
     failed = {"value": 4.0, "status": "error", "reason": "too long"}
     server.replies = [{"scores": [row, masked, failed]}]
     for scores in both(Client(server.url)):
         assert [s.status for s in scores] == ["ok", "masked", "error"]
         assert (scores[0], scores[0].tokens, scores[0].truncated, scores[0].members) == (1.0, 12, True, (0.5, 1.5))
+        assert (scores[0].probability, scores[0].distance) == (0.75, 4.5)
+        assert (scores[0].out_of_distribution, scores[0].contract) == (True, "abc")
+        assert (scores[1].probability, scores[1].distance, scores[1].contract) == (None, None, "")
         assert [s.reason for s in scores[1:]] == ["held back", "too long"]
         assert all(map(math.isnan, scores[1:]))
     path, headers, body, _ = server.requests[0]
@@ -180,7 +192,7 @@ def test_a_server_that_asks_for_an_hour_is_not_waited_for(server):
     assert len(said) == 1
 
 
-@pytest.mark.parametrize("status", [400, 401, 404, 422, 500, 307, 204])
+@pytest.mark.parametrize("status", [400, 422, 500, 307, 204])
 def test_a_refusal_is_not_asked_again_and_says_why(server, status):
     server.replies = [(status, {}, b'{"error": "no such model"}')] if status != 204 else [(204, {}, b"")]
     for scores in both(Client(server.url, say=lambda _: None)):
@@ -188,6 +200,20 @@ def test_a_refusal_is_not_asked_again_and_says_why(server, status):
         assert f"answered {status}" in scores[0].reason
         assert status == 204 or "no such model" in scores[0].reason
     assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("on_failure", ["mask", "wait", "raise"])
+@pytest.mark.parametrize(
+    ("status", "advice"), [(401, "GUERDON_TOKEN"), (403, "ask with another"), (404, "look at the address")]
+)
+def test_what_no_row_is_to_blame_for_is_raised_at_once(server, status, advice, on_failure):
+    server.replies = [(status, {}, b'{"error": {"message": "not you", "kind": "key"}}')]
+    client = Client(server.url, on_failure=on_failure, batch=1, connections=1)
+    for ask in (client.score, lambda rows: asyncio.run(client.ascore(rows)), lambda rows: list(client.stream(rows))):
+        server.requests.clear()
+        with pytest.raises(ScoringError, match=rf"answered {status} \(not you\): .*{advice}"):
+            ask(ROWS[:1])
+        assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -248,10 +274,10 @@ def test_a_row_without_a_number_is_an_error_and_the_others_stay(server, row, rea
 def test_a_server_that_does_not_answer_in_time(server):
     server.replies = [slow]
     started = time.monotonic()
-    for scores in both(Client(server.url, timeout=0.1, retries=1, say=lambda _: None)):
+    for scores in both(Client(server.url, timeout=0.1, patience=0, say=lambda _: None)):
         assert {s.status for s in scores} == {"error"}
         assert scores[0].reason.endswith("did not answer within 0.1 s")
-    assert len(server.requests) == 4
+    assert len(server.requests) == 2
     assert time.monotonic() - started < 1.0
     server.replies = [slow, words]
     assert Client(server.url, timeout=0.1).score(ROWS) == [1.0, 2.0, 3.0]
@@ -285,7 +311,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
 )
 def test_half_an_answer_is_no_answer(chunks, monkeypatch):
     monkeypatch.setattr(module, "FIRST_BACKOFF", 0.01)
-    for scores in both(Client(raw_server(*chunks), retries=1, say=lambda _: None)):
+    for scores in both(Client(raw_server(*chunks), patience=0.02, say=lambda _: None)):
         assert {s.status for s in scores} == {"error"}
         assert "cannot be reached or broke off" in scores[0].reason
 
@@ -293,7 +319,7 @@ def test_half_an_answer_is_no_answer(chunks, monkeypatch):
 def test_an_answer_that_drips_is_cut_off_in_time():
     url = raw_server(HEAD, *[b" "] * 100, pause=0.05)
     started = time.monotonic()
-    for scores in both(Client(url, timeout=0.3, retries=0, say=lambda _: None)):
+    for scores in both(Client(url, timeout=0.3, patience=0, say=lambda _: None)):
         assert "did not answer within 0.3 s" in scores[0].reason
     assert time.monotonic() - started < 1.5
 
@@ -304,40 +330,112 @@ def free_port():
 
 
 def test_nobody_there(monkeypatch):
-    monkeypatch.setattr(module, "FIRST_BACKOFF", 0.01)
+    monkeypatch.setattr(module, "FIRST_BACKOFF", 0.02)
     url, said = f"http://127.0.0.1:{free_port()}", []
-    scores = Client(url, retries=2, say=said.append).score(ROWS)
+    started = time.monotonic()
+    scores = Client(url, patience=0.3, say=said.append).score(ROWS)
+    assert 0.3 <= time.monotonic() - started < 1.5
     assert {s.status for s in scores} == {"error"}
-    assert said == [f"{scores[0].reason}, 3 attempts; the rows of this request go without a reward"]
-    with pytest.raises(ScoringError, match=r"cannot be reached.*3 attempts"):
-        Client(url, retries=2, on_failure="raise").score(ROWS)
+    assert len(said) == 1
+    assert re.fullmatch(
+        re.escape(scores[0].reason) + r", \d+ attempts in 0 s; the rows of this request go without a reward", said[0]
+    )
+    with pytest.raises(ScoringError, match=r"cannot be reached.*\d+ attempts"):
+        Client(url, patience=0.1, on_failure="raise").score(ROWS)
+
+
+def test_a_server_that_is_away_is_waited_for_once_and_not_by_every_request(monkeypatch):
+    monkeypatch.setattr(module, "FIRST_BACKOFF", 0.02)
+    port = free_port()
+    client = Client(f"http://127.0.0.1:{port}", patience=0.5, batch=1, say=lambda _: None)
+    started = time.monotonic()
+    for scores in both(client, ROWS * 10):
+        assert {s.status for s in scores} == {"error"}
+    assert time.monotonic() - started < 3.0  # 60 requests, each of which would have had half a second
+    with playing(Server(port)) as server:
+        server.replies = [(503, {}, b""), words]
+        assert client.score(ROWS[:1])[0].status == "error"  # it has not answered yet
+        assert client.score(ROWS[:1]) == [1.0]
+        server.replies = [(503, {}, b""), words]
+        assert client.score(ROWS[:1]) == [1.0]  # it has, and is waited for again
 
 
 @pytest.mark.parametrize("which", ["score", "ascore"])
-def test_waiting_outlasts_any_number_of_retries_and_says_so(server, which):
-    server.replies = [(503, {}, b"loading")] * 7 + [words]
-    said = []
-    client = Client(server.url, on_failure="wait", retries=0, deadline=30, say=said.append)
-    found = client.score(ROWS) if which == "score" else asyncio.run(client.ascore(ROWS))
+def test_a_server_that_comes_back_is_waited_for_and_both_are_told(which, monkeypatch):
+    """By default, longer than a few tries in a few seconds, and with a sentence for the whole wait."""
+    monkeypatch.setattr(module, "TOLD_AFTER", 0.2)
+    port, said, starting = free_port(), [], threading.Event()
+    client = Client(f"http://127.0.0.1:{port}", say=said.append)
+
+    def later():
+        time.sleep(0.4)
+        starting.set()
+        with playing(Server(port)):
+            done.wait(20)
+
+    done = threading.Event()
+    thread = threading.Thread(target=later)
+    thread.start()
+    try:
+        found = client.score(ROWS) if which == "score" else asyncio.run(client.ascore(ROWS))
+    finally:
+        done.set()
+        thread.join()
+    assert starting.is_set()
     assert found == [1.0, 2.0, 3.0]
-    assert len(said) == 7
-    assert all("answered 503 (loading); trying again in" in sentence for sentence in said)
+    assert len(said) == 2
+    assert re.search(r"cannot be reached .*; waiting for it, (300|299) s at most", said[0])
+    assert re.fullmatch(r"the server answers again, after \d s", said[1])
 
 
-def test_waiting_ends_at_the_deadline(server):
+@pytest.mark.parametrize(("on_failure", "seconds"), [("mask", 300), ("raise", 300), ("wait", 1800)])
+def test_how_long_it_waits_by_default(on_failure, seconds, monkeypatch):
+    now = SimpleNamespace(time=1000.0)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now.time))
+    patience = Client("http://h", on_failure=on_failure, say=lambda _: None)._server.patience
+    attempts, busy = module.Attempts(patience), module.Failure("busy", again=True)
+    assert attempts.pause(busy) <= 0.5
+    now.time += seconds - 0.25
+    assert attempts.pause(busy) <= 0.25  # never beyond the end
+    now.time += 0.25
+    if on_failure == "mask":
+        assert attempts.pause(busy) is None
+    else:
+        with pytest.raises(ScoringError, match=f"busy, 3 attempts in {seconds} s"):
+            attempts.pause(busy)
+
+
+def test_waiting_ends_when_patience_does(server):
     server.replies = [(503, {}, b"")]
     started = time.monotonic()
-    with pytest.raises(ScoringError, match=r"answered 503, after .* of waiting; mend the server and resume"):
-        Client(server.url, on_failure="wait", deadline=0.4, say=lambda _: None).score(ROWS)
+    with pytest.raises(ScoringError, match=r"answered 503, \d+ attempts in 0 s; mend the server and resume"):
+        Client(server.url, on_failure="wait", patience=0.4, say=lambda _: None).score(ROWS)
     assert 0.4 <= time.monotonic() - started < 1.5
-    with pytest.raises(ScoringError, match=r"answered 401 .*mend the server"):  # no use in waiting
-        server.replies = [(401, {}, b"no")]
-        Client(server.url, on_failure="wait", deadline=60).score(ROWS)
+    with pytest.raises(ScoringError, match=r"answered 500 .*mend the server"):  # no use in waiting
+        server.replies = [(500, {}, b"no")]
+        Client(server.url, on_failure="wait").score(ROWS)
+
+
+def test_with_closes_the_connections(server):
+    with Client(server.url) as client:
+        assert client.score(ROWS) == [1.0, 2.0, 3.0]
+    with pytest.raises(RuntimeError, match="closed"):
+        client.score(ROWS)
+
+    async def run():
+        async with Client(server.url) as client:
+            assert await client.ascore(ROWS) == [1.0, 2.0, 3.0]
+            kept = client._server.ahere()
+        assert kept.is_closed
+        with pytest.raises(RuntimeError, match="closed"):
+            client.score(ROWS)
+
+    asyncio.run(run())
 
 
 def test_pauses_grow_and_are_drawn_at_random(monkeypatch):
     monkeypatch.setattr(module, "FIRST_BACKOFF", 0.5)
-    attempts = module.Attempts(module.Patience(100, "mask", 1.0))
+    attempts = module.Attempts(module.Patience(1e9, "mask", say=lambda _: None))
     pauses = [attempts.pause(module.Failure("busy", again=True)) for _ in range(60)]
     for number, pause in enumerate(pauses):
         highest = min(30.0, 0.5 * 2**number)
@@ -354,6 +452,7 @@ def test_pauses_grow_and_are_drawn_at_random(monkeypatch):
         ({"url": "http://h:port"}, "write http://host:port"),
         ({"url": "http://h", "timeout": 0}, "must be above 0"),
         ({"url": "http://h", "batch": 0}, "must be above 0"),
+        ({"url": "http://h", "patience": -1}, "patience not below"),
         ({"url": "http://h", "on_failure": "zero"}, "choose mask, wait or raise"),
     ],
 )

@@ -1,5 +1,5 @@
-"""A reward server as a `Scorer`. `Client(url)` is in `http.py`, what it makes of a reply in `reply.py`, when it asks again in
-`retry.py`.
+"""A reward server as a `Scorer`. `Client(url)` is in `http.py`, its connections in `connection.py`, what it makes of a reply in
+`reply.py`, when it asks again in `retry.py`, whose certificates it trusts in `trust.py`.
 """
 
 from __future__ import annotations

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from guerdon.client.retry import BUSY, Failure, retry_after
-from guerdon.types import ContractError, Score
+from guerdon.types import ContractError, Score, ScoringError
+
+FAULTS = {  # status -> what to do; these are faults of the call, the same for every row
+    401: "give the server's key as token=, or in GUERDON_TOKEN",
+    403: "the key does not allow it; ask with another (token=, GUERDON_TOKEN)",
+    404: "look at the address, and at the name of the model",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +34,26 @@ class Best:
 
 
 def refused(call: str, status: int, headers: Any, content: bytes) -> Failure:
-    """Why an answer other than 200 has no scores. Raises ContractError for 412: no other try could help, and no other model may."""
-    text = " ".join(content[:500].decode("utf-8", "replace").split())[:200]
+    """Why an answer other than 200 has no scores. Raises ContractError for 412 and ScoringError for 401, 403 and 404: no row is to
+    blame, and no other try could help.
+    """
+    text = " ".join(_message(content).split())[:200]
     answer = f"{call} answered {status}{f' ({text})' if text else ''}"
     if status == 412:
         raise ContractError(
             f"{answer}: the server has another model than the one that was pinned; pin the new one or ask the old"
         )
+    if status in FAULTS:
+        raise ScoringError(f"{answer}: {FAULTS[status]}")
     return Failure(answer, status in BUSY, retry_after(headers.get("Retry-After")))
+
+
+def _message(content: bytes) -> str:
+    """What an error says: the message in our server's envelope, or the beginning of whatever it is."""
+    try:
+        return str(json.loads(content)["error"]["message"])
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return content[:500].decode("utf-8", "replace")
 
 
 def document_of(call: str, content: bytes) -> Any | Failure:
@@ -82,15 +100,22 @@ def score_of(row: Any) -> Score:
     tokens = row.get("tokens")
     tokens = tokens if isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 0 else 0
     truncated, reason = row.get("truncated") is True, str(row.get("reason") or "")
+    far = row.get("out_of_distribution")
+    more: dict[str, Any] = {
+        "distance": number_of(row.get("distance")),
+        "out_of_distribution": far if isinstance(far, bool) else None,
+        "contract": str(row.get("contract") or ""),
+    }
     if row["status"] != "ok":
-        return Score(0, row["status"], tokens, truncated, reason or f"the server said {row['status']}")
+        return Score(0, row["status"], tokens, truncated, reason or f"the server said {row['status']}", **more)
     value, listed = number_of(row.get("value")), row.get("members")
     if value is None:
         return Score(0, "error", tokens, truncated, f"the server's reward is {row.get('value')!r}, not a number")
     members = [number_of(member) for member in listed] if isinstance(listed, list) else []
     if any(member is None for member in members):
         return Score(0, "error", tokens, truncated, "the server's reply has a member that is not a number")
-    return Score(value, "ok", tokens, truncated, "", tuple(member for member in members if member is not None))
+    voted, probability = tuple(member for member in members if member is not None), number_of(row.get("probability"))
+    return Score(value, "ok", tokens, truncated, "", voted, probability=probability, **more)
 
 
 def number_of(value: Any) -> float | None:

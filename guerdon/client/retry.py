@@ -15,8 +15,9 @@ from guerdon.types import ScoringError
 
 OnFailure = Literal["mask", "wait", "raise"]
 BUSY = (429, 502, 503, 504)  # the server may answer later; asking again is safe, because scoring changes nothing
+PATIENCE: dict[OnFailure, float] = {"mask": 300.0, "raise": 300.0, "wait": 1800.0}  # seconds
 FIRST_BACKOFF, LAST_BACKOFF = 0.5, 30.0  # seconds
-LONGEST_RETRY_AFTER = 60.0  # seconds a server may ask to stay away for, unless we are told to wait
+TOLD_AFTER = 2.0  # seconds; shorter waits are nobody's concern
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +29,35 @@ class Failure:
     after: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)
 class Patience:
-    """How failures are taken: see `Client`."""
+    """How failures are taken, see `Client`. All requests of a client share one, so that a server that stays away is waited for
+    once and not once for each request.
 
-    retries: int
+    since     when the server was first found away or busy, and no request was answered after that; None while it answers
+    has_told  whether the wait that began then has been told
+    """
+
+    seconds: float
     on_failure: OnFailure
-    deadline: float
     say: Callable[[str], None] | None = None
+    since: float | None = None
+    has_told: bool = False
 
     def tell(self, sentence: str) -> None:
         (self.say or logging.getLogger("guerdon.client").warning)(sentence)
+
+    def wait(self, reason: str, pause: float, left: float) -> None:
+        """Tell of a wait, once, and not of one that is over in a moment."""
+        if not self.has_told and time.monotonic() + pause >= (self.since or 0.0) + TOLD_AFTER:
+            self.has_told = True
+            self.tell(f"{reason}; waiting for it, {left:.0f} s at most")
+
+    def answered(self) -> None:
+        """The server is there and not too busy."""
+        since, has_told, self.since, self.has_told = self.since, self.has_told, None, False
+        if has_told and since is not None:
+            self.tell(f"the server answers again, after {time.monotonic() - since:.0f} s")
 
 
 class Attempts:
@@ -52,20 +71,18 @@ class Attempts:
         patience, now = self.patience, time.monotonic()
         self.first = self.first or now
         self.failures += 1
-        highest = min(LAST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(self.failures - 1, 10))
-        pause = failure.after + random.uniform(0.1, 1) * highest
-        if patience.on_failure == "wait":
-            left = self.first + patience.deadline - now
-            if not failure.again or failure.after > left or left <= 0:
-                waited = f", after {now - self.first:.0f} s of waiting" if failure.again else ""
-                raise ScoringError(f"{failure.reason}{waited}; mend the server and resume")
-            patience.tell(f"{failure.reason}; trying again in {min(pause, left):.1f} s, for {left:.0f} s more")
-            return min(pause, left)
-        if failure.again and self.failures <= patience.retries and failure.after <= LONGEST_RETRY_AFTER:
-            return pause
-        tries = f", {self.failures} attempts" if self.failures > 1 else ""
-        if patience.on_failure == "raise":
-            raise ScoringError(f"{failure.reason}{tries}")
+        if failure.again:
+            since = patience.since = patience.since or now
+            left = min(self.first, since) + patience.seconds - now
+            if 0 < left >= failure.after:
+                highest = min(LAST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(self.failures - 1, 10))
+                pause = min(left, failure.after + random.uniform(0.1, 1) * highest)
+                patience.wait(failure.reason, pause, left)
+                return pause
+        tries = f", {self.failures} attempts in {now - self.first:.0f} s" if self.failures > 1 else ""
+        if patience.on_failure != "mask":
+            advice = "; mend the server and resume" if patience.on_failure == "wait" else ""
+            raise ScoringError(f"{failure.reason}{tries}{advice}")
         patience.tell(f"{failure.reason}{tries}; the rows of this request go without a reward")
         return None
 

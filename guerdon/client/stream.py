@@ -74,6 +74,11 @@ class Part:
         if self.left.pop(place, None) is not None:
             yield place, score
 
+    @property
+    def has_gained(self) -> bool:
+        """Has the last request brought any score that was owed?"""
+        return len(self.left) < len(self.sent)
+
     def failure(self, call: str) -> Failure | None:
         """Why some have no score although the reply has ended; None when all have."""
         if not self.left:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ def score(
     output: str,
     model: str = "",
     server: str = "",
+    ca: str | None = None,
     batch: int = 256,
     device: str | None = None,
     reward: str = "",
@@ -33,8 +35,10 @@ def score(
         model: Folder or hub id of a reward model; several, separated by commas, score as an ensemble. With --server: which of
             the served models, the first one by default.
         server: Address of a reward server (guerdon serve) that scores instead; its key is read from GUERDON_TOKEN.
+        ca: With --server https://...: file (PEM) of the certificates that the server's must be signed by. Default: what
+            SSL_CERT_FILE names, or the authorities this machine trusts.
         output: File to write (.jsonl or .parquet); each row has `scores`, `status`, `tokens`, `truncated`, from an ensemble also
-            `members`.
+            `members`, from a server also what it measures (docs/score.md).
         batch: Conversations scored at once; no effect on the scores.
         device: cpu, cuda, cuda:1, ... Default: CUDA when there is one.
         reward: What leaves an ensemble: mean, min, mean-std:K, mean-var:K or quantile:Q; by default the mean, or what the
@@ -48,11 +52,18 @@ def score(
         raise ConfigError("say what scores: --model DIR, or --server URL")
     if server and device:
         raise ConfigError("--device has no meaning with --server: the server has its own")
+    if ca and not server:
+        raise ConfigError("--ca has a meaning only with --server https://...")
     if Path(output).exists() and not overwrite:
         raise ConfigError(f"{output} exists; remove it, choose another name, or overwrite it (--overwrite)")
     identity = input_identity(data)
     rows = stream_conversations(data)
-    with _scorer(model, server, device, reward, batch) as scorer:
+    scoring = (
+        _served(server, model, reward, ca, batch)
+        if server
+        else nullcontext(load_scorer(model, device, reward or "mean"))
+    )
+    with scoring as scorer:
         summary = score_file(scorer, rows, output, source=identity, batch=batch, overwrite=overwrite)
     statuses = ", ".join(f"{count} {status}" for status, count in summary.statuses.items())
     print(
@@ -62,33 +73,40 @@ def score(
 
 
 @contextmanager
-def _scorer(model: str, server: str, device: str | None, reward: str, batch: int) -> Iterator[Scorer]:
-    """What scores: a model here, or one on a server, held to the contract that it has now."""
-    if not server:
-        yield load_scorer(model, device, reward or "mean")
-        return
+def _served(server: str, model: str, reward: str, ca: str | None, batch: int) -> Iterator[Scorer]:
+    """A model on a server, held to the contract that it has now. Waiting is told on stderr, above the bar."""
     from guerdon.client import Client
 
-    client = Client(server, on_failure="wait", model=model or None, reward=reward or None, timeout=600.0)
-    contract = str(client.info()["contract"])
-    with Server(replace(client, contract=contract, batch=max(1, min(64, batch // 8)))) as scorer:
+    client = Client(
+        server,
+        on_failure="wait",
+        model=model or None,
+        reward=reward or None,
+        ca=ca,
+        timeout=600.0,
+        batch=max(1, min(64, batch // 8)),
+        say=lambda sentence: print(f"guerdon: {sentence}", file=sys.stderr, flush=True),
+    )
+    with client:
+        info = client.info()
+    with Server(replace(client, contract=info.get("contract")), str(info.get("fingerprint", ""))) as scorer:
         yield scorer
 
 
 class Server:
     """A client that keeps several requests under way, so that the server has something to batch."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, fingerprint: str) -> None:
         self.client = client
-        self.fingerprint = f"{client.fingerprint}{f' {client.reward}' if client.reward else ''}"
+        self.fingerprint = f"{fingerprint}{f' {client.reward}' if client.reward else ''}"
         self._runner = asyncio.Runner()
 
     def __enter__(self) -> Server:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._runner.run(self.client.aclose())
         self._runner.close()
-        self.client.close()
 
     def score(self, conversations: Sequence[Conversation]) -> list[Score]:
         return self._runner.run(self.client.ascore(conversations))

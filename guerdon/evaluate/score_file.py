@@ -32,6 +32,7 @@ if sys.platform != "win32":
     import fcntl
 
 HEAD = 1 << 20  # bytes of each input file that go into its name
+MEASURED = ("probability", "distance", "out_of_distribution")  # what a reward server may say of a score beside it
 
 
 @dataclass(frozen=True)
@@ -262,6 +263,9 @@ def _record(row: ScoreRow, scores: Sequence[Score]) -> dict[str, Any]:
     record["scores"] = [float(score) if score.status == "ok" else None for score in scores]
     if any(score.members for score in scores):
         record["members"] = [list(score.members) if score.status == "ok" else None for score in scores]
+    for name in MEASURED:
+        if any(getattr(score, name) is not None for score in scores):
+            record[name] = [getattr(score, name) for score in scores]
     record["status"] = status
     if status != "ok":
         record["reason"] = reason
@@ -285,6 +289,7 @@ def _to_parquet(partial: Path, output: Path) -> None:
 
     kinds = {"index": pa.int64(), "id": pa.string(), "scores": pa.list_(pa.float64()), "status": pa.string()}
     kinds |= {"members": pa.list_(pa.list_(pa.float64()))}
+    kinds |= {name: pa.list_(pa.bool_() if name == "out_of_distribution" else pa.float64()) for name in MEASURED}
     kinds |= {"reason": pa.string(), "tokens": pa.list_(pa.int64()), "truncated": pa.list_(pa.bool_())}
     schema = pa.schema(kinds)
     with replacing(output) as temporary, partial.open("rb") as file, pq.ParquetWriter(temporary, schema) as writer:

@@ -118,12 +118,7 @@ def test_the_versions_in_the_page_are_those_that_are_tested():
 
 
 def test_every_part_that_can_be_spelled_is_in_the_page():
-    from guerdon.client import Client
     from guerdon.optimize.reward_option import FORMS
 
     page = (DOCS / "rewards.md").read_text(encoding="utf-8")
     assert all(f"`{form}`" in page for form in FORMS.values())
-    client = Client("http://h")
-    assert f"`timeout` ({client.timeout:.0f} s)" in page
-    assert f"`retries` ({client.retries}) times" in page
-    assert f"({client.deadline:,.0f})" in page

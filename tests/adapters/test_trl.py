@@ -183,7 +183,7 @@ def test_trl_given_plain_functions_would_count_the_failed_part_as_nothing(chat_p
 
 
 def test_trl_with_a_server_that_is_down_changes_no_weight(chat_policy, tmp_path, caplog):
-    client = Client("http://127.0.0.1:9", retries=0, timeout=2)
+    client = Client("http://127.0.0.1:9", patience=0, timeout=2)
     with caplog.at_level(logging.WARNING):
         _, logs, moved = train("grpo", chat_policy, tmp_path, reward_func(client), CHATS)
     assert moved == 0

@@ -182,6 +182,21 @@ def test_unknown_endings_are_refused(tmp_path):
         score_file(LengthScorer(), rows(3), tmp_path / "out.txt", progress=False)
 
 
+def test_what_a_server_measures_is_written_beside_the_scores(tmp_path):
+    import pyarrow.parquet as pq
+
+    class Measures(LengthScorer):
+        def one(self, text):
+            return Score(len(text), probability=0.25, distance=2.0, out_of_distribution=len(text) > 2, contract="c")
+
+    wanted = {"probability": [0.25] * 2, "distance": [2.0] * 2, "out_of_distribution": [False, True]}
+    for name in ("out.jsonl", "out.parquet"):
+        score_file(Measures(), [row(0, "ab", "abc")], tmp_path / name, progress=False)
+    (line,) = read(tmp_path / "out.jsonl")
+    (kept,) = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert {name: line[name] for name in wanted} == {name: kept[name] for name in wanted} == wanted
+
+
 def test_parquet(tmp_path):
     import pyarrow.parquet as pq
 

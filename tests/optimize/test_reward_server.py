@@ -101,7 +101,7 @@ def test_what_the_server_did_not_score_is_masked(world, tmp_path, server, algori
     server.mishap = lambda number: MISHAPS.get(number, "")
     config = config_of(world, algorithm=algorithm, output=str(tmp_path / "served"), steps=8)
     with pytest.raises(TrainingError, match="no completion could be scored in 3 steps"):  # 5, 6, 7
-        optimize(config, Client(server.url, timeout=0.3, retries=0, say=quiet), say=quiet)
+        optimize(config, Client(server.url, timeout=0.3, patience=0, say=quiet), say=quiet)
     rows, samples = rows_of(config.output), rows_of(config.output, "samples.jsonl")
     assert [row["masked"] for row in rows] == [0, 12, 6, 0, 12, 12, 12]
     assert [row["proxy"] is None for row in rows] == [False, True, False, False, True, True, True]
@@ -125,9 +125,9 @@ def test_a_server_that_is_back_takes_the_run_on(world, tmp_path, server):
     config = config_of(world, algorithm="grpo", output=str(tmp_path / "down"), steps=6, save_every=2)
     server.mishap = lambda number: "503" if number >= 3 else ""
     with pytest.raises(TrainingError, match=r"step 5: no completion .* answered 503 .* --resume"):
-        optimize(config, Client(server.url, retries=0, say=quiet), say=quiet)
+        optimize(config, Client(server.url, patience=0, say=quiet), say=quiet)
     server.mishap = lambda number: ""
-    optimize(replace(config, resume=True), Client(server.url, retries=0, say=quiet), say=quiet)
+    optimize(replace(config, resume=True), Client(server.url, patience=0, say=quiet), say=quiet)
     script = replace(config, output=str(tmp_path / "scripted"))
     optimize(script, Script({3: "503", 4: "503"}), say=quiet)
     assert untimed(config.output) == untimed(script.output)
@@ -136,6 +136,7 @@ def test_a_server_that_is_back_takes_the_run_on(world, tmp_path, server):
 
 def test_waiting_gives_the_run_of_a_healthy_server(world, tmp_path, server, monkeypatch):
     monkeypatch.setattr("guerdon.client.retry.FIRST_BACKOFF", 0.01)
+    monkeypatch.setattr("guerdon.client.retry.TOLD_AFTER", 0.0)
     server.mishap = lambda number: {2: "503", 3: "503", 5: "hang"}.get(number, "")
     said: list[str] = []
     waits = config_of(world, algorithm="grpo", output=str(tmp_path / "waits"), steps=3)
@@ -154,7 +155,7 @@ def test_waiting_in_vain_ends_the_run_with_a_sentence(world, tmp_path, server, m
     server.mishap = lambda number: "503" if number > 1 else ""
     config = config_of(world, algorithm="grpo", output=str(tmp_path), steps=3)
     with pytest.raises(ScoringError, match="answered 503"):
-        optimize(config, Client(server.url, on_failure="wait", deadline=0.1, say=quiet), say=quiet)
+        optimize(config, Client(server.url, on_failure="wait", patience=0.1, say=quiet), say=quiet)
     assert [row["step"] for row in rows_of(tmp_path)] == [1]
 
 
@@ -162,7 +163,7 @@ def test_a_held_out_server_that_fails_leaves_the_run_alone(world, tmp_path, serv
     """What is only watched may be missing: null in the metrics, and the same policy."""
     server.mishap = lambda number: "503" if number == 2 else ""
     watched = config_of(world, algorithm="grpo", output=str(tmp_path / "watched"), steps=3)
-    optimize(watched, Letters(), Client(server.url, retries=0, say=quiet), say=quiet)
+    optimize(watched, Letters(), Client(server.url, patience=0, say=quiet), say=quiet)
     alone = config_of(world, algorithm="grpo", output=str(tmp_path / "alone"), steps=3)
     optimize(alone, Letters(), say=quiet)
     assert [row["held_out_n"] for row in rows_of(watched.output)] == [6, 0, 6]

@@ -92,15 +92,18 @@ async def settled(holds: Callable[[], bool], seconds: float = 10.0) -> None:
 
 
 @contextmanager
-def listening(service: Service, head_seconds: float = 30.0, **more: Any) -> Iterator[tuple[int, Server]]:
-    """The service behind a real socket, in a thread; yields port and server."""
+def listening(
+    service: Service, head_seconds: float = 30.0, tls: tuple[str, str] | None = None, port: int = 0, **more: Any
+) -> Iterator[tuple[int, Server]]:
+    """The service behind a real socket, in a thread; yields port and server. `tls` has the files of certificate and key."""
     import uvicorn
 
     lines: list[str] = []
     protocol: Any = type("P", (Protocol,), {"head_seconds": head_seconds})
     config = uvicorn.Config(
-        create_app(service, **more), port=0, http=protocol, ws="none", lifespan="off", log_config=None, access_log=False
-    )
+        create_app(service, **more), port=port, http=protocol, ws="none", lifespan="off", log_config=None, access_log=False,
+        ssl_certfile=tls and tls[0], ssl_keyfile=tls and tls[1],
+    )  # fmt: skip
     server = Server(config, service, lines.append)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

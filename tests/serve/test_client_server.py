@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
+import socket
 import threading
+import time
 
 import pytest
+import torch
 from serving import Letters, listening, service_of, talk, value_of
 from tiny_models import chat
 
 import guerdon
 from guerdon.cli import main
+from guerdon.serve.keys import KeyRing, add_key, remove_key
 from guerdon.serve.run_routes import run_routes
 from guerdon.serve.watch import watch_of
 from guerdon.types import ConfigError, ContractError, ScoringError
@@ -82,11 +87,12 @@ def test_another_contract_is_refused_whatever_on_failure_says(url):
             list(client.stream([talk("a")]))
 
 
-def test_an_unknown_model_is_no_reward(url):
+def test_an_unknown_model_is_no_reward_but_an_error(url):
     client = guerdon.Client(url, model="gone", say=lambda _: None)
-    assert [score.status for score in client.score([talk("a")])] == ["error"]
-    assert client.best_of_n(PROMPT, ["a"]).index is None
-    with pytest.raises(ScoringError, match="lists no model gone"):
+    for ask in (client.score, lambda rows: list(client.stream(rows)), lambda rows: client.best_of_n(PROMPT, ["a"])):
+        with pytest.raises(ScoringError, match=r"answered 404 \(there is no model 'gone' here.*name of the model"):
+            ask([talk("a")])
+    with pytest.raises(ScoringError, match="serves no model 'gone'; choose among those it has: rm"):
         client.info()
 
 
@@ -94,7 +100,7 @@ def test_a_retry_is_not_scored_twice(url, model):
     """The first attempt times out while the model is held up; the second gets the reward, and the model saw the text once
     more at most, because what nobody waited for was dropped.
     """
-    client = guerdon.Client(url, timeout=0.5, retries=8)
+    client = guerdon.Client(url, timeout=0.5)
     model.gate.clear()
     threading.Timer(1.2, model.gate.set).start()
     assert client.score([talk("held up")]) == [value_of("held up")]
@@ -132,6 +138,108 @@ def test_a_file_is_scored_through_a_server_and_resumes(url, tmp_path, capsys):
     main([*arguments, "--output", f"{tmp_path}/again.jsonl"])
     assert (tmp_path / "again.jsonl").read_bytes() == whole
     assert "11 from an earlier run" in capsys.readouterr().out
+
+
+@pytest.fixture
+def scoring(tmp_path):
+    """Writes 40 rows; returns the command that scores them into out.jsonl, but for the address."""
+    rows = [{"prompt": f"p{n}", "completions": [f"a{n}", f"b {n}"], "id": f"r{n}"} for n in range(40)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return ["score", "--data", f"{tmp_path}/in.jsonl", "--output", f"{tmp_path}/out.jsonl", "--batch", "16", "--server"]
+
+
+def test_a_file_for_a_model_that_is_not_served_says_which_are(url, scoring, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([*scoring, url, "--model", "nope"])
+    assert stopped.value.code == 2
+    assert "serves no model 'nope'; choose among those it has: rm" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+def test_a_key_that_is_taken_away_ends_the_file_and_a_new_one_resumes_it(scoring, tmp_path, monkeypatch, capsys):
+    keys, model = tmp_path / "keys.json", Letters()
+    monkeypatch.setenv("GUERDON_TOKEN", add_key(keys, "one"))
+    add_key(keys, "other")
+
+    def mishap(text):
+        if text == "p20\na20":
+            remove_key(keys, "one")
+            time.sleep(2.5)  # a change of the file counts after a second or two
+
+    model.mishap = mishap
+    with listening(service_of(model), keys=KeyRing(keys)) as (port, _):
+        with pytest.raises(SystemExit) as stopped:
+            main([*scoring, f"http://127.0.0.1:{port}"])
+        assert stopped.value.code == 2
+        assert re.search(
+            r"answered 401 .*: give the server's key as token=, or in GUERDON_TOKEN", capsys.readouterr().err
+        )
+        kept = [json.loads(line) for line in (tmp_path / "out.jsonl.partial").read_text().splitlines()]
+        assert 8 <= len(kept) < 40
+        assert {row["status"] for row in kept} == {"ok"}
+        monkeypatch.setenv("GUERDON_TOKEN", add_key(keys, "new"))
+        time.sleep(2.5)
+        main([*scoring, f"http://127.0.0.1:{port}"])
+    assert (
+        f"40 rows (40 ok), 80 scores, 0 cut to the context, {len(kept)} from an earlier run" in capsys.readouterr().out
+    )
+
+
+def test_a_file_waits_for_its_server_and_says_so(scoring, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("guerdon.client.retry.TOLD_AFTER", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    thread = threading.Thread(target=main, args=([*scoring, f"http://127.0.0.1:{port}"],))
+    thread.start()
+    time.sleep(1.0)
+    with listening(service_of(), port=port):
+        thread.join(60)
+    said = capsys.readouterr().err
+    assert re.search(
+        r"guerdon: http://127.0.0.1:\d+/v1/models cannot be reached .*; waiting for it, 1\d\d\d s at most", said
+    )
+    assert "guerdon: the server answers again, after" in said
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 40
+
+
+def test_a_file_is_the_same_from_a_server_and_from_here(make_backbone, tmp_path):
+    """Members of an ensemble, what was cut and what could not be scored included."""
+    from dialect_server import serving
+
+    from guerdon.model.ensemble import Ensemble
+    from guerdon.model.reward import RewardModel
+
+    for seed in ("0", "1"):
+        torch.manual_seed(int(seed))
+        RewardModel.load(make_backbone(tmp_path / f"base{seed}"), max_length=40, device="cpu").save(tmp_path / seed)
+    rows = [
+        {"prompt": "hello world", "completions": ["the quick brown fox", "the lazy dog " * 30]},
+        {"messages": chat("a", "b")},
+    ]
+    rows += [
+        {"messages": [{"role": "wizard", "content": "no"}]},
+        {"prompt": "hello"},
+        {"chosen": "good", "rejected": "bad"},
+    ]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    folders = [tmp_path / "0", tmp_path / "1"]
+    common = ["score", "--data", f"{tmp_path}/in.jsonl", "--reward", "min", "--output"]
+    main([*common, f"{tmp_path}/here.jsonl", "--model", ",".join(map(str, folders)), "--device", "cpu"])
+    with serving({"rm": Ensemble([RewardModel.load(folder, device="cpu") for folder in folders])}) as url:
+        main([*common, f"{tmp_path}/there.jsonl", "--server", url])
+    here, there = (
+        [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
+        for name in ("here", "there")
+    )
+    assert len(here) == 5
+    assert {"ok", "error"} == {row["status"] for row in here}
+    assert here[0]["truncated"] == [False, True]
+    for one, other in zip(here, there, strict=True):
+        assert list(one) == list(other)
+        assert other.pop("scores") == [value and pytest.approx(value, abs=1e-6) for value in one.pop("scores")]
+        for found, wanted in zip(other.pop("members", []), one.pop("members", []), strict=True):
+            assert found == (wanted and pytest.approx(wanted, abs=1e-6))
+        assert one == other
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""Programs that exist call the server with their own code: OpenRLHF, verl, TRL, and the clients of Cohere, KServe and the hub.
+"""Programs that exist call the server with their own code: OpenRLHF, verl, TRL, and the clients of Cohere, LiteLLM, KServe and the hub.
 
-Real code of openrlhf 0.11.2, verl 0.9.1, trl 1.16 through `guerdon.adapters.trl`, cohere 7.3.1, kserve 0.21.0 and huggingface_hub; of slime
-the call, which is a few lines. What they import and do not run here (ray, vllm and the like) are mocks.
+Real code of openrlhf 0.11.2, verl 0.9.1, trl 1.16 through `guerdon.adapters.trl`, cohere 7.3.1, litellm 1.110.2, kserve 0.21.0 and
+huggingface_hub; of slime the call, which is a few lines. What they import and do not run here (ray, vllm and the like) are mocks.
 """
 
 from __future__ import annotations
@@ -161,6 +161,26 @@ def test_coheres_client_is_told_which_document_is_too_long(encoder):  # noqa: F8
         client = cohere.ClientV2(api_key="none", base_url=url + "/jina")
         with pytest.raises(cohere.UnprocessableEntityError, match="document 1 cannot be scored: the conversation has"):
             client.rerank(model="encoder", query=PROMPT, documents=["fine", "the lazy dog " * 30])
+
+
+LITELLM_MOCKS = "boto3 botocore distro dotenv fastuuid h2 jiter jsonschema pydantic_settings sniffio tiktoken".split()
+
+
+def test_litellm_ranks(encoder, monkeypatch):  # noqa: F811
+    """By the providers that have a dialect here; that of Jina replaces the path it is given."""
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # which it would fetch
+    expected = sorted(range(5), key=lambda i: -encoder.scores[i])
+    places = {"cohere": "/jina", "hosted_vllm": "/vllm", "infinity": "/infinity", "huggingface": "/tei", "jina_ai": ""}
+    with consumers("litellm", *LITELLM_MOCKS), serving({"encoder": encoder.model}, dialect="jina") as url:
+        litellm = importlib.import_module("litellm")
+        asked = {"query": PROMPT, "documents": ANSWERS, "api_key": "none"}
+        for provider, path in places.items():
+            found = litellm.rerank(model=f"{provider}/encoder", api_base=url + path, **asked).results
+            assert [row["index"] for row in found] == expected, provider
+            values = [row["relevance_score"] for row in found]
+            assert values == pytest.approx([sigmoid(encoder.scores[i]) for i in expected], abs=1e-6), provider
+        with pytest.raises(litellm.NotFoundError, match="there is no model"):
+            litellm.rerank(model="cohere/rerank-v3.5", api_base=f"{url}/jina", **asked)
 
 
 KSERVE_MOCKS = "ray kubernetes kubernetes_asyncio cloudevents tabulate timing_asgi tritonclient six grpc_interceptor grpc_health grpc_tools".split()

@@ -189,7 +189,7 @@ def test_ten_thousand_keys_are_guessed(tmp_path):
 
 
 def test_killed_and_restarted(make_backbone, tmp_path):
-    """kill -9 in the middle of a run: a client that waits gets every reward, none of them wrong, and the run goes on."""
+    """kill -9 in the middle of a run: a client as it comes gets every reward, none of them wrong, and the run goes on."""
     model = RewardModel.load(make_backbone(tmp_path / "base"))
     model.save(tmp_path / "model")
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -218,9 +218,7 @@ def test_killed_and_restarted(make_backbone, tmp_path):
     try:
         rows = [chat("what is it", f"answer number {number}") for number in range(240)]
         wanted = [float(score) for score in model.score(rows)]
-        client = Client(
-            f"http://127.0.0.1:{port}", on_failure="wait", deadline=600, say=lambda _: None, run="r", batch=4
-        )
+        client = Client(f"http://127.0.0.1:{port}", say=lambda _: None, run="r", batch=4)
         found: list[float] = []
 
         def work():
