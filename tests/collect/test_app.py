@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
+import shlex
 import time
 import uuid
 
@@ -11,8 +13,10 @@ import pytest
 
 pytest.importorskip("starlette", reason="guerdon collect is an extra")
 
+from guerdon.cli import main
 from guerdon.collect.settings import Settings
 from guerdon.collect.web.app import PATHS, Serving, application
+from guerdon.data.export import JUDGED, LABELLED
 from tests.collect.web import ORIGIN, PASSWORD, World, csrf, question, world
 
 
@@ -195,14 +199,14 @@ def test_the_quality_page_says_what_the_judgements_are_worth(place):
             send(client, answer(ask(client), strength=2))
     lead = clients[1]
     for _ in range(100):
-        html = lead.get("/studies/one/quality").text
-        if "being computed" not in html:
+        page = lead.get("/studies/one/quality").text
+        if "being computed" not in page:
             break
         time.sleep(0.1)
-    assert "No numbers" not in html
-    assert "alpha" in html
-    assert "From 8 judgements that stand" in html
-    table = html.split("very fast")[1]
+    assert "No numbers" not in page
+    assert "alpha" in page
+    assert "From 8 judgements that stand" in page
+    table = page.split("very fast")[1]
     assert re.search(r'<th scope="row">rater one</th><td class="number">4</td>', table)
     assert lead.get("/studies/one/review").status_code == 200
     models = lead.get("/studies/one/quality?raters=model").text
@@ -215,7 +219,32 @@ def test_an_export_holds_every_judgement(place):
     sent = [answer(ask(client)) for _ in range(1)]
     send(client, *sent)
     lines = place.client("lead one").get("/studies/one/export/download?which=raw").text.splitlines()
-    assert [json.loads(line)["id"] for line in lines] == [sent[0]["id"]]
+    assert [json.loads(line)["judgement"] for line in lines] == [sent[0]["id"]]
+
+
+def test_every_format_is_on_the_page_and_is_what_the_command_on_it_writes(place, tmp_path):
+    raters = [place.client("rater one"), place.client("lead one")]
+    for _ in range(4):
+        for client in raters:
+            send(client, answer(ask(client), strength=2))
+    lead = raters[1]
+    page = lead.get("/studies/one/export").text
+    command = html.unescape(re.search(r"<code class=\"copy\">guerdon (.*?)</code>", page)[1])
+    for format in (*JUDGED, *LABELLED):
+        if format != "judgements":
+            assert f"<option>{format}</option>" in page
+        asked = {"format": format, "drop": ["strength", "annotator"]}
+        found = lead.get("/studies/one/export/download", params=asked)
+        assert found.status_code == 200, found.text
+        file = tmp_path / f"{format}.jsonl"
+        said = command.replace("--format trl --output one.jsonl", f"--format {format} --output {file}")
+        main([*shlex.split(said), "--drop", "strength", "annotator"])
+        assert found.text == file.read_text(encoding="utf-8")
+        assert found.text.count("\n") >= 4
+    refused = lead.get("/studies/one/export/download?format=openai")
+    assert (refused.status_code, "no place for one" in refused.text) == (400, True)
+    assert lead.get("/studies/one/export/download?format=openai&skip_unsupported=1").text == ""
+    assert "8 has a strength" in lead.get("/studies/one/export").text
 
 
 def test_an_invitation_works_once_and_lets_into_its_study_only(place):

@@ -188,7 +188,7 @@ def test_the_pages_of_an_admin(browser, address, place):
         page.click("text=All events")
     text = download.value.path().read_text(encoding="utf-8")
     lines = [json.loads(line) for line in text.splitlines()]
-    assert {line["id"] for line in lines} == {j.id for j in place.store.judgements("one")}
+    assert {line["judgement"] for line in lines} == {j.id for j in place.store.judgements("one")}
     page.context.close()
 
 
