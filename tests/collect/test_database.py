@@ -135,6 +135,20 @@ def test_a_backup_that_cannot_be_made_leaves_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["broken.db"]
 
 
+def test_a_backup_takes_no_file_s_place_unless_it_is_told_to_and_makes_no_folder(light, tmp_path):
+    url, notes = f"sqlite:///{tmp_path}/light.db", tmp_path / "notes.txt"
+    notes.write_text("of value")
+    with pytest.raises(ConfigError, match="exists.*--overwrite"):
+        backup(url, notes)
+    assert notes.read_text() == "of value"
+    with pytest.raises(ConfigError, match="folder .* does not exist"):
+        backup(url, tmp_path / "new" / "copy.db")
+    assert not (tmp_path / "new").exists()
+    assert backup(url, notes, overwrite=True) == notes.stat().st_size > 1000
+    with pytest.raises(ConfigError, match="is the database itself"):
+        backup(url, tmp_path / "light.db", overwrite=True)
+
+
 def test_postgresql_is_backed_up_by_its_own_tool(new_postgresql, tmp_path, monkeypatch):
     url = new_postgresql()
     Store.open(url).close()
