@@ -42,12 +42,12 @@ class Store:
         self.clock = clock
 
     @classmethod
-    def open(cls, url: str) -> Store:
-        """Open a database, made or brought up to date first. A bare path means SQLite.
+    def open(cls, url: str, make: bool = True) -> Store:
+        """Open a database, made (unless `make` is false) or brought up to date first. A bare path means SQLite.
 
-        Raises ConfigError when it cannot be opened, or was written by a newer version of this program.
+        Raises ConfigError when it cannot be opened or is not to be made, or was written by a newer version of this program.
         """
-        return cls(open_database(url))
+        return cls(open_database(url, make))
 
     def close(self) -> None:
         """Finish what is being written and let go of the database."""

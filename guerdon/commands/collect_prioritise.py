@@ -51,7 +51,7 @@ def collect_prioritise(
 
     if batch < 1 or most < 1 or diversity < 0:
         raise ConfigError("--batch and --most must be at least 1, --diversity not below 0")
-    with Store.open(database) as store:
+    with Store.open(database, make=False) as store:
         wanted = open_questions(store, study)
         judged = [j for j in store.current(study, kinds=("human",)) if j.answer == "ranked"]
         labelled = {j.question.id: j.question for j in judged}

@@ -39,7 +39,7 @@ def _gold(url: str) -> dict[str, tuple[float, ...]]:
 
     from guerdon.collect.store import Store
 
-    with Store.open(url.partition("?")[0]) as store:
+    with Store.open(url.partition("?")[0], make=False) as store:
         name = parse_qs(urlsplit(url).query).get("study", [""])[0]
         names = [name] if name else [study.name for study in store.studies()]
         return {id: ranks for each in names for id, ranks in store.gold(each).items()}

@@ -34,7 +34,7 @@ def collect_user(
     from guerdon.collect.access import Access
     from guerdon.collect.store import Store
 
-    with Store.open(database) as store:
+    with Store.open(database, make=False) as store:
         access = Access(store, secret=os.environ.get("GUERDON_SECRET", ""))
         if action == "list":
             for person in access.people():
