@@ -28,6 +28,7 @@ Role = Literal["admin", "lead", "rater"]
 ROLES: tuple[Role, ...] = ("admin", "lead", "rater")
 SHORTEST, LONGEST = 10, 512  # characters of a password: long enough to hold, short enough to hash
 HOUR = 3600.0
+LEFT = "left a study"  # in the log
 HASHER = PasswordHasher()  # argon2id with the parameters of RFC 9106, section 4 (second choice: 64 MiB)
 
 
@@ -112,6 +113,14 @@ class Access:
             query = query.where(schema.study.c.name == study)
         return self.read(lambda db: [person_of(row) for row in db.execute(query)])
 
+    def former(self, study: str) -> list[Person]:
+        """Those who were taken out of a study and did not come back, by name."""
+        table, inside = schema.audit, {person.name for person in self.people(study)}
+        query = sa.select(table.c.detail).join(schema.study).where(table.c.action == LEFT, schema.study.c.name == study)
+        details = self.read(lambda db: db.execute(query).scalars().all())
+        left = {json.loads(detail)["name"] for detail in details} - inside
+        return [person for person in self.people() if person.name in left] if left else []
+
     def set_password(self, name: str, password: str, by: str) -> None:
         """A new password; everybody who is signed in with the old one is signed out."""
         self._change(name, by, "password changed", {}, {"password": hashed(password, name)}, sign_out=True)
@@ -185,7 +194,7 @@ class Access:
                 return
             change = sa.insert(table).values(person=person, study=number) if joining else sa.delete(table).where(here)
             db.execute(change)
-            self.log(db, by, "joined a study" if joining else "left a study", study=study, detail={"name": name})
+            self.log(db, by, "joined a study" if joining else LEFT, study=study, detail={"name": name})
 
         self.write(work)
 

@@ -265,6 +265,31 @@ def test_an_invitation_works_once_and_lets_into_its_study_only(place):
     assert place.client().get(f"/invitation/{address}").status_code == 410
 
 
+def test_a_lead_adds_an_account_takes_it_out_and_puts_it_back(place):
+    lead = place.client("lead one")
+    form = {"csrf": lead.headers["x-csrf-token"]}
+    person = place.access.find("rater two")
+    assert "rater two" not in lead.get("/studies/one/people").text  # only an admin is told the names of others
+    assert 'option>rater two</option' in place.client("ada").get("/studies/one/people").text
+
+    assert lead.post("/studies/one/people/add", data=form | {"name": " rater  two "}).status_code == 303
+    assert place.access.studies(person) == ["one", "two"]
+    assert "Taken out" not in lead.get("/studies/one/people").text
+    assert lead.post("/studies/one/people/remove", data=form | {"name": "rater two"}).status_code == 303
+    assert place.access.studies(person) == ["two"]
+    page = lead.get("/studies/one/people").text.partition("Taken out</h2>")[2]
+    assert 'name="name" value="rater two"' in page
+    assert lead.post("/studies/one/people/add", data=form | {"name": "rater two"}).status_code == 303
+    assert place.access.studies(person) == ["one", "two"]
+
+    refused = lead.post("/studies/one/people/add", data=form | {"name": "nobody"})
+    assert (refused.status_code, "There is no account" in refused.text) == (400, True)
+    assert lead.post("/studies/two/people/add", data=form | {"name": "lead one"}).status_code == 404
+    assert [event.action for event in place.access.events(3, study="one")] == [
+        "joined a study", "left a study", "joined a study"
+    ]  # fmt: skip
+
+
 def test_every_response_carries_the_headers(place):
     for path in ("/login", "/static/rate.js", "/nothing", "/api/studies/one/next"):
         headers = place.client().get(path).headers

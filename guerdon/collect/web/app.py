@@ -58,7 +58,7 @@ PATHS: tuple[tuple[str, str, Rule, Handler], ...] = (
     ("POST", "/studies/{study}/guidelines/edit", "lead", admin.add_guideline),
     ("GET", "/studies/{study}/people", "lead", people.members),
     ("POST", "/studies/{study}/people/invite", "lead", people.invite),
-    ("POST", "/studies/{study}/people/add", "admin", people.add_member),
+    ("POST", "/studies/{study}/people/add", "lead", people.add_member),
     ("POST", "/studies/{study}/people/remove", "lead", people.remove_member),
     ("POST", "/studies/{study}/people/state", "lead", people.set_rater_state),
     ("GET", "/studies/{study}/import", "lead", data_pages.import_page),

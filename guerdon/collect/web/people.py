@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from starlette.responses import RedirectResponse, Response
 
-from guerdon.collect.access import Role, valid_role
+from guerdon.collect.access import Role, valid_name, valid_role
 from guerdon.collect.web.gate import Stop, Visit
 from guerdon.collect.web.sign_in import sentence
 from guerdon.types import ConfigError
@@ -19,16 +19,13 @@ def members(visit: Visit) -> Response:
 
 
 def _members(visit: Visit, status: int = 200, **more: object) -> Response:
-    inside = visit.site.access.people(visit.study)
+    """The page; only an admin, who knows all accounts, is offered their names."""
+    inside, access = visit.site.access.people(visit.study), visit.site.access
     progress = {person.name: visit.store.progress(visit.study, person.name) for person in inside[:200]}
     names = {person.name for person in inside}
-    others = [person for person in visit.site.access.people() if person.name not in names] if _is_admin(visit) else []
-    known: dict[str, object] = {"link": "", "expires": "", "uses": 0}
+    others = [person for person in access.people() if person.name not in names] if visit.person.role == "admin" else []
+    known: dict[str, object] = {"link": "", "expires": "", "uses": 0, "former": access.former(visit.study)}
     return visit.page("people.html", status, members=inside[:200], progress=progress, others=others, **(known | more))
-
-
-def _is_admin(visit: Visit) -> bool:
-    return visit.person.role == "admin"
 
 
 def invite(visit: Visit) -> Response:
@@ -43,8 +40,11 @@ def invite(visit: Visit) -> Response:
 
 
 def add_member(visit: Visit) -> Response:
-    """Let an account that exists into the study: an admin's business, who alone knows all accounts."""
-    visit.site.access.join(visit.text("name"), visit.study, visit.person.name)
+    """Let an account that exists into the study, or back into it."""
+    try:
+        visit.site.access.join(valid_name(visit.text("name")), visit.study, visit.person.name)
+    except ConfigError as error:
+        return _members(visit, 400, problem=sentence(error))
     return RedirectResponse(f"/studies/{visit.study}/people", 303)
 
 
