@@ -122,7 +122,7 @@ class Access:
         return [person for person in self.people() if person.name in left] if left else []
 
     def set_password(self, name: str, password: str, by: str) -> None:
-        """A new password; everybody who is signed in with the old one is signed out."""
+        """A new password; everybody who is signed in with the old one is signed out, and failed tries count no more."""
         self._change(name, by, "password changed", {}, {"password": hashed(password, name)}, sign_out=True)
 
     def set_active(self, name: str, active: bool, by: str) -> None:
@@ -147,7 +147,9 @@ class Access:
             db.execute(sa.update(schema.user).where(schema.user.c.id == found.id).values(**values))
             if sign_out:
                 db.execute(sa.delete(schema.session).where(schema.session.c.person == found.id))
-            self.log(db, by, action, detail={"name": name} | detail)
+            forgotten = _forget_failures(db, name) if "password" in values else 0
+            more = {"failed sign-ins forgotten": forgotten} if forgotten else {}
+            self.log(db, by, action, detail={"name": name} | detail | more)
 
         self.write(work)
 
@@ -280,6 +282,18 @@ class Access:
             query = query.where(schema.study.c.name == study)
         rows = self.read(lambda db: db.execute(query).all())
         return [Event(row.at, row.person, row.action, row.study_name or "", json.loads(row.detail)) for row in rows]
+
+
+def _forget_failures(db: sa.Connection, name: str) -> int:
+    """Let the next password of an account be looked at, whatever was tried before; returns how many tries there were."""
+    table = schema.login_attempt.c
+    failed = sa.func.lower(table.name) == name.lower(), sa.not_(table.ok)
+    return db.execute(sa.delete(schema.login_attempt).where(*failed)).rowcount
+
+
+def new_password() -> str:
+    """A password of 96 random bits, to be handed over once."""
+    return "-".join(secrets.token_hex(3) for _ in range(4))
 
 
 def hashed(password: str, name: str) -> str:

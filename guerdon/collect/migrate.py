@@ -11,7 +11,9 @@ from alembic.script import ScriptDirectory
 from guerdon.types import ConfigError
 
 FOLDER = "guerdon.collect:migrations"
-ABSENT = "there is no such database of studies; check the address, or make one: guerdon collect create STUDY --database ..."
+ABSENT = (
+    "there is no such database of studies; check the address, or make one: guerdon collect create STUDY --database ..."
+)
 
 
 def migrate(connection: sa.Connection, make: bool = True) -> None:

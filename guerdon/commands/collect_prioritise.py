@@ -57,7 +57,9 @@ def collect_prioritise(
         labelled = {j.question.id: j.question for j in judged}
         pool = [q for q in store.questions(study, "normal") if q.id in wanted]
         if not pool and not labelled:
-            raise ConfigError(f"study {study!r} has no open question to rank and no label; import or generate questions")
+            raise ConfigError(
+                f"study {study!r} has no open question to rank and no label; import or generate questions"
+            )
         if len(pool) > most:
             pool = random.Random(f"prioritise {seed}").sample(pool, most)
         every = {q.id: q for q in pool} | labelled

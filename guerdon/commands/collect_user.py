@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import os
-import secrets
 import sys
 from typing import Literal
 
@@ -63,8 +62,10 @@ def collect_user(
 
 def _password(generate: bool) -> str:
     """Asked twice, or made and printed once."""
+    from guerdon.collect.access import new_password
+
     if generate or not sys.stdin.isatty():
-        made = "-".join(secrets.token_hex(3) for _ in range(4))
+        made = new_password()
         print(f"password, shown once: {made}")
         return made
     first = getpass.getpass("password: ")

@@ -270,7 +270,7 @@ def test_a_lead_adds_an_account_takes_it_out_and_puts_it_back(place):
     form = {"csrf": lead.headers["x-csrf-token"]}
     person = place.access.find("rater two")
     assert "rater two" not in lead.get("/studies/one/people").text  # only an admin is told the names of others
-    assert 'option>rater two</option' in place.client("ada").get("/studies/one/people").text
+    assert "option>rater two</option" in place.client("ada").get("/studies/one/people").text
 
     assert lead.post("/studies/one/people/add", data=form | {"name": " rater  two "}).status_code == 303
     assert place.access.studies(person) == ["one", "two"]

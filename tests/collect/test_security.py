@@ -267,6 +267,30 @@ def test_passwords_cannot_be_guessed(place):
     assert int(reply.headers.get("retry-after", 1)) > 0
 
 
+def test_an_admin_gives_a_new_password_which_works_at_once(place):
+    """Failed tries count no more, who was signed in is signed out, the log has it without the password; others may not."""
+    signed_in, client = place.client("rater one"), place.client()
+    token = csrf(client.get("/login").text)
+
+    def sign_in(password):
+        return client.post("/login", data={"name": "Rater one", "password": password, "csrf": token}).status_code
+
+    assert [sign_in("wrong password") for _ in range(6)][-1] == 429
+    admin, lead = place.client("ada"), place.client("lead one")
+    form = {"action": "password", "name": "rater one"}
+    assert lead.post("/accounts", data=form | {"csrf": lead.headers["x-csrf-token"]}).status_code == 404
+    page = admin.post("/accounts", data=form | {"csrf": admin.headers["x-csrf-token"]}).text
+    password = page.split('<p class="copy" tabindex="0">')[1].partition("<")[0]
+    assert len(password) >= 24
+    assert signed_in.get("/api/studies/one/next").status_code == 401
+    assert sign_in(PASSWORD) == 401  # looked at, and wrong now
+    assert sign_in(password) == 303
+    event = next(event for event in place.access.events() if event.action == "password changed")
+    assert (event.person, event.detail) == ("ada", {"name": "rater one", "failed sign-ins forgotten": 5})
+    own = admin.post("/accounts", data=form | {"name": "ada", "csrf": admin.headers["x-csrf-token"]})
+    assert (own.status_code, "page of your account" in own.text) == (400, True)
+
+
 def test_bodies_that_are_wrong_in_form_are_refused(place):
     client = place.client("rater one")
     address = "/api/studies/one/judgements"

@@ -27,7 +27,7 @@ def login(visit: Visit) -> Response:
     except sessions.SignInRefused as refused:
         if refused.wait:
             minutes = math.ceil(refused.wait / 60)
-            problem = f"Too many tries. Wait {minutes} minute{'s' * (minutes > 1)}; a new password does not shorten it."
+            problem = f"Too many tries. Wait {minutes} minute{'s' * (minutes > 1)}, or ask for a new password."
             page = visit.page("login.html", 429, next=destination, problem=problem, name=name)
             page.headers["retry-after"] = str(math.ceil(refused.wait))
             return page
