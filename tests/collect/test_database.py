@@ -175,10 +175,10 @@ def test_a_backup_that_cannot_be_made_leaves_nothing(tmp_path):
 def test_a_backup_takes_no_file_s_place_unless_it_is_told_to_and_makes_no_folder(light, tmp_path):
     url, notes = f"sqlite:///{tmp_path}/light.db", tmp_path / "notes.txt"
     notes.write_text("of value")
-    with pytest.raises(ConfigError, match="exists.*--overwrite"):
+    with pytest.raises(ConfigError, match=r"exists.*--overwrite"):
         backup(url, notes)
     assert notes.read_text() == "of value"
-    with pytest.raises(ConfigError, match="folder .* does not exist"):
+    with pytest.raises(ConfigError, match=r"folder .* does not exist"):
         backup(url, tmp_path / "new" / "copy.db")
     assert not (tmp_path / "new").exists()
     assert backup(url, notes, overwrite=True) == notes.stat().st_size > 1000
