@@ -88,10 +88,12 @@ class Access:
         assert person is not None
         return person
 
+    def require_free(self, name: str) -> None:
+        """Raise ConfigError when an account of that name cannot be added."""
+        self.read(lambda db: _require_free(db, valid_name(name)))
+
     def _insert(self, db: sa.Connection, name: str, row: dict[str, Any], by: str) -> int:
-        same = sa.select(schema.user.c.id).where(sa.func.lower(schema.user.c.name) == name.lower())
-        if db.execute(same).first():
-            raise ConfigError(f"there is already an account '{name}'; choose another name")
+        _require_free(db, name)
         done = db.execute(sa.insert(schema.user).values(name=name, active=True, created=self.clock(), **row))
         self.log(db, by, "account added", detail={"name": name, "role": row["role"]})
         key = done.inserted_primary_key
@@ -282,6 +284,12 @@ class Access:
             query = query.where(schema.study.c.name == study)
         rows = self.read(lambda db: db.execute(query).all())
         return [Event(row.at, row.person, row.action, row.study_name or "", json.loads(row.detail)) for row in rows]
+
+
+def _require_free(db: sa.Connection, name: str) -> None:
+    same = sa.select(schema.user.c.id).where(sa.func.lower(schema.user.c.name) == name.lower())
+    if db.execute(same).first():
+        raise ConfigError(f"there is already an account '{name}'; choose another name")
 
 
 def _forget_failures(db: sa.Connection, name: str) -> int:

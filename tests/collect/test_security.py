@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("starlette", reason="guerdon collect is an extra")
 
+from guerdon.cli import main
 from guerdon.collect.settings import Settings
 from guerdon.collect.show import ATTRIBUTES, TAGS, markup, plain
 from guerdon.collect.web.app import PATHS
@@ -289,6 +290,25 @@ def test_an_admin_gives_a_new_password_which_works_at_once(place):
     assert (event.person, event.detail) == ("ada", {"name": "rater one", "failed sign-ins forgotten": 5})
     own = admin.post("/accounts", data=form | {"name": "ada", "csrf": admin.headers["x-csrf-token"]})
     assert (own.status_code, "page of your account" in own.text) == (400, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ("add ADA", "already an account"),
+        ("add eve --study three", "no study 'three'"),
+        ("add <eve>", "a name has"),
+        ("password eve", "no account 'eve'"),
+        ("invite ada --study three", "no study 'three'"),
+    ],
+)
+def test_the_command_line_prints_no_password_for_what_it_refuses(place, tmp_path, capsys, arguments, reason):
+    people = place.access.people()
+    with pytest.raises(SystemExit):
+        main(["collect", "user", *arguments.split(), "--generate", "--database", str(tmp_path / "study.db")])
+    out, err = capsys.readouterr()
+    assert (out, reason in err) == ("", True)
+    assert place.access.people() == people
 
 
 def test_bodies_that_are_wrong_in_form_are_refused(place):

@@ -215,7 +215,9 @@ def test_rows_that_hold_several_judgements_keep_out_no_less_than_none(format: st
     export(given, tmp_path / "out.jsonl", format)
     if format == "label-studio":
         with (tmp_path / "out.jsonl").open("a") as file:
-            file.write(json.dumps({"id": 9, "data": {"prompt": "q", "answer1": "x", "answer2": "y"}, "annotations": []}))
+            file.write(
+                json.dumps({"id": 9, "data": {"prompt": "q", "answer1": "x", "answer2": "y"}, "annotations": []})
+            )
     found = check(tmp_path / "out.jsonl")
     unlabelled = format == "label-studio"
     assert found.dropped == {"skip": 1} | ({"no label": 1} if unlabelled else {})
