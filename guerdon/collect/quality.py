@@ -222,11 +222,17 @@ def _repeats(votes: Votes) -> tuple[Share, dict[str, Share], float]:
 
 
 def _alpha(votes: Votes) -> Interval:
-    """Nominal alpha of better, worse and tie on pairs of candidates; interval by bootstrap over questions."""
-    rows, values = unit_sums(votes.pair, votes.outcome.astype(np.float64))
+    """Nominal alpha of better, worse and tie on pairs of candidates; interval by bootstrap over questions.
+
+    Alpha is about different raters: several votes of one on a pair, as of a model asked in both orders, are one value, the side
+    they favour on balance.
+    """
+    first = np.flatnonzero(np.diff(votes.pair, prepend=-1) | np.diff(votes.rater, prepend=-1))  # sorted by both
+    pair, value = votes.pair[first], np.sign(np.add.reduceat(votes.outcome, first)) if len(first) else votes.outcome
+    rows, values = unit_sums(pair, value.astype(np.float64))
     if len(rows) < 2:
         return Interval(math.nan, math.nan, math.nan)
-    judged, times = np.unique(votes.pair, return_counts=True)
+    judged, times = np.unique(pair, return_counts=True)
     groups = np.unique(votes.question[judged[times > 1]], return_inverse=True)[1].astype(np.int64)
     drawn = alpha_of(bootstrap_means(rows, groups, resamples=500) * len(rows), values)
     tail = expanded_tail(groups)
