@@ -62,10 +62,15 @@ class RaterQuality:
 
 @dataclass(frozen=True)
 class Review:
-    """A rater, or a couple, that a person should look at, and why. Nobody is dropped."""
+    """A rater, or one and another, whom a person should look at, and one reason why. Nobody is dropped."""
 
     rater: str
     reason: str
+    other: str = ""
+
+    @property
+    def names(self) -> str:
+        return f"{self.rater} and {self.other}" if self.other else self.rater
 
 
 @dataclass(frozen=True)
@@ -281,7 +286,7 @@ def _review(table: Sequence[RaterQuality], suspects: Sequence[Couple], typical: 
             found.append(Review(row.rater, f"{row.fast.value:.0%} of the answers came within {FAST * typical:.1f} s"))
     for c in suspects:
         what = f"agree on {c.agreement:.0%} of {c.common:.0f} common pairs where {c.expected:.0%} is expected (z {c.z:.1f})"
-        found.append(Review(f"{c.first} and {c.second}", what))
+        found.append(Review(c.first, what, c.second))
     return found
 
 

@@ -185,6 +185,10 @@ class Store:
         """Judgements with their numbers of arrival, from after `since`, streaming; `current` leaves replaced ones out."""
         return events.stored(self.database, name, since, current)
 
+    def latest(self, name: str, rater: str, most: int) -> list[Stored]:
+        """The last judgements of one rater, the newest first, replaced ones too."""
+        return self.read(lambda db: events.latest(db, name, rater, most))
+
     def judgements(self, name: str, *, since: int = 0, kinds: Sequence[str] = ()) -> Iterator[Judgement]:
         """Every judgement in order of arrival, replaced ones too; `kinds` keeps human or model raters only."""
         return (s.judgement for s in self.stored(name, since=since) if not kinds or s.judgement.kind in kinds)

@@ -66,7 +66,7 @@ def _render(q: Quality) -> object:
         raters.add_row(
             escape(row.rater), f"{row.judgements:,}", f"{row.seconds:.0f}", skill, side, *map(_percent, shares)
         )
-    review = [f"review {item.rater}: {item.reason}" for item in q.review] or ["no rater is in doubt"]
+    review = [f"review {item.names}: {item.reason}" for item in q.review] or ["no rater is in doubt"]
     return Group(facts, "", raters, "", *map(escape, review), *([escape(q.note)] if q.note else []))
 
 

@@ -17,6 +17,7 @@ from guerdon.cli import main
 from guerdon.collect.settings import Settings
 from guerdon.collect.web.app import PATHS, Serving, application
 from guerdon.data.export import JUDGED, LABELLED
+from guerdon.types import Judgement
 from tests.collect.web import ORIGIN, PASSWORD, World, csrf, question, world
 
 
@@ -212,6 +213,34 @@ def test_the_quality_page_says_what_the_judgements_are_worth(place):
     models = lead.get("/studies/one/quality?raters=model").text
     assert "From 0 judgements that stand" in models
     assert "rater one" not in models  # people are never mixed with models
+
+
+def test_the_review_list_has_one_entry_for_a_rater_with_all_reasons_and_leads_to_the_judgements(place):
+    """A rater who fails gold items and attention checks, and a lead who does not."""
+    store = place.store
+    for kind, number in (("gold", 12), ("attention", 2)):
+        items = [question(f"{kind}{i}", text=f"{kind} {i} <b>?") for i in range(number)]
+        store.add_questions("one", items, gold={item.id: (1, 2) for item in items}, kind=kind)
+        for item in items:
+            for rater, ranks in (("rater one", (2, 1)), ("lead one", (1, 2))):
+                order, id = (1, 0), f"{item.id} {rater}"
+                store.submit(Judgement(id, rater, "human", item, order, "ranked", ranks, strength=2, arm=kind), "one")
+    lead = place.client("lead one")
+    while "being computed" in (page := lead.get("/studies/one/review").text):
+        time.sleep(0.1)
+    assert page.count("<h2>rater one</h2>") == 1
+    assert "<h2>lead one</h2>" not in page
+    assert "0% of 12 gold items right" in page
+    assert "failed 2 attention checks" in page
+    address = re.search(r'href="(/studies/one/judgements\?rater=[^"]*)"', page)[1]
+    found = lead.get(address).text
+    assert found.count("strength 2") == 14
+    shown = found.split("attention 1 &lt;b&gt;?")[1].partition("</ol>")[0]
+    ranks = re.findall(r"<b>rank (\d)</b>: (Answer \d)", shown)
+    assert ranks == [("1", "Answer 1"), ("2", "Answer 0")]  # in the order shown
+    assert "1 entry on the" in lead.get("/studies/one/quality").text
+    assert "Nobody of that name" in lead.get("/studies/one/judgements?rater=nobody").text
+    assert place.client("rater one").get(address).status_code == 404
 
 
 def test_an_export_holds_every_judgement(place):

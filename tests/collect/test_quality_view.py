@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 
 import pytest
 
 pytest.importorskip("starlette", reason="guerdon collect is an extra")
 
-from guerdon.collect.quality import quality
+from guerdon.collect.quality import Review, quality
 from guerdon.collect.web.charts import Panel, panels
-from guerdon.collect.web.quality_view import sections_of, tiles_of
+from guerdon.collect.web.quality_view import doubts_of, sections_of, tiles_of
 from guerdon.types import Judgement, Question
 
 
@@ -66,6 +67,14 @@ def test_raters_stand_in_the_table_with_their_rates():
     assert cells["b"]["first shown wins"] == ("33\u202f%", "19 to 51")
     assert cells["b"]["gold right"] == "–"
     assert len(re.findall("<circle", str(raters.chart))) >= 2
+
+
+def test_a_couple_is_one_entry_that_names_both():
+    found = replace(study(), review=[Review("a", "slow"), Review("a", "agree", "b"), Review("a", "wrong")])
+    assert [(doubt.raters, doubt.reasons) for doubt in doubts_of(found)] == [
+        (("a",), ["slow", "wrong"]),
+        (("a", "b"), ["agree"]),
+    ]
 
 
 def test_nothing_judged_makes_no_section():

@@ -107,7 +107,17 @@ def test_no_script_runs_in_a_browser_wherever_the_payload_stands(tmp_path):
         page.wait_for_selector("#state[data-state=saved]")
         assert place.store.counts("attack").judgements == len(questions)
         sign_in("ada")
-        for tab in ("", "/settings", "/guidelines/edit", "/people", "/quality", "/review", "/export", "/import"):
+        for tab in (
+            "",
+            "/settings",
+            "/guidelines/edit",
+            "/people",
+            "/quality",
+            "/review",
+            "/export",
+            "/import",
+            "/judgements?rater=rater one",
+        ):
             page.goto(f"{address}/studies/attack{tab}")
         for path in ("/studies", "/accounts", "/audit"):
             page.goto(address + path)

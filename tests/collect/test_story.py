@@ -180,7 +180,17 @@ def test_the_pages_of_an_admin(browser, address, place):
     for path in ("/studies", "/accounts", "/audit", "/account", "/studies/new", "/studies/one/guidelines"):
         page.goto(address + path)
         assert faults(page) == [], path
-    for tab in ("", "/settings", "/guidelines/edit", "/people", "/import", "/quality", "/review", "/export"):
+    for tab in (
+        "",
+        "/settings",
+        "/guidelines/edit",
+        "/people",
+        "/import",
+        "/quality",
+        "/review",
+        "/judgements?rater=rater one",
+        "/export",
+    ):
         page.goto(f"{address}/studies/one{tab}")
         assert page.inner_text("h1") == "one"
         assert faults(page) == [], tab

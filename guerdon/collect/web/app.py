@@ -67,6 +67,7 @@ PATHS: tuple[tuple[str, str, Rule, Handler], ...] = (
     ("GET", "/studies/{study}/export/download", "lead", data_pages.download),
     ("GET", "/studies/{study}/quality", "lead", quality_pages.quality),
     ("GET", "/studies/{study}/review", "lead", quality_pages.review),
+    ("GET", "/studies/{study}/judgements", "lead", quality_pages.judgements),
     ("GET", "/accounts", "admin", people.accounts),
     ("POST", "/accounts", "admin", people.change_account),
     ("GET", "/audit", "admin", people.audit),

@@ -16,6 +16,7 @@ from guerdon.collect.spending import Spent
 from guerdon.collect.web import charts
 from guerdon.collect.web.filters import count, moment, number, share
 from guerdon.data.raters import Interval
+from guerdon.types import Judgement
 
 Cell = str | tuple[str, str]  # what stands in a table; of two the second is small, below: the interval
 
@@ -29,6 +30,25 @@ class Tile:
     name: str
     value: str
     note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A rater, or a couple, on the review list, and everything that put them there."""
+
+    raters: tuple[str, ...]
+    reasons: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A judgement as its rater saw it: the question and the answers, shortened, with their ranks in the order shown."""
+
+    asked: str
+    answers: list[tuple[str, str]]
+    said: str
+    note: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +85,35 @@ def tiles_of(found: Quality) -> list[Tile]:
              f"{count(found.per_day)} a day"),
         Tile("From the random arm", share(1 - found.share_not_random), "or given without a choice; the rest counts neither for agreement nor for alpha"),
     ]  # fmt: skip
+
+
+def doubts_of(found: Quality) -> list[Doubt]:
+    """The review list, one entry for each rater or couple."""
+    reasons: dict[tuple[str, ...], list[str]] = {}
+    for item in found.review:
+        reasons.setdefault((item.rater, item.other) if item.other else (item.rater,), []).append(item.reason)
+    return [Doubt(raters, why) for raters, why in reasons.items()]
+
+
+def seen(judgement: Judgement) -> Seen:
+    """A judgement for the page of a rater."""
+    order = judgement.order or tuple(range(len(judgement.question.completions)))
+    answers = [judgement.question.completions[candidate][-1]["content"] for candidate in order]
+    ranks = [f"{judgement.ranks[candidate]:g}" if judgement.ranks else "" for candidate in order]
+    seconds = judgement.submitted_at - judgement.shown_at
+    note = [moment(judgement.submitted_at), f"{number(seconds)} s", f"asked as: {judgement.arm}"]
+    said = "" if judgement.ranks else judgement.answer.replace("_", " ")
+    if judgement.strength is not None:
+        said = f"strength {judgement.strength:g}"
+    note += ["replaces an earlier answer"] if judgement.replaces else []
+    asked = judgement.question.prompt[-1]["content"] if judgement.question.prompt else ""
+    shown = list(zip(map(_short, answers), ranks, strict=True))
+    return Seen(_short(asked), shown, said, ", ".join(note), judgement.rationale)
+
+
+def _short(text: str, most: int = 300) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def sections_of(found: Quality) -> list[Section]:
