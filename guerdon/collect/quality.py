@@ -59,6 +59,16 @@ class RaterQuality:
     consistent: Share
     model: RaterRow | None
 
+    @property
+    def skill(self) -> Interval | None:
+        """The slope of the rater model; None where too few votes are shared with others."""
+        return self.model.slope if self.model and self.model.known else None
+
+    @property
+    def side(self) -> Interval | None:
+        """The side bias of the rater model, which needs nobody else; None where no order was recorded."""
+        return self.model.side if self.model and self.left.n else None
+
 
 @dataclass(frozen=True)
 class Review:
@@ -273,11 +283,10 @@ def _guidelines(judgements: Iterable[Judgement]) -> dict[int, dict[str, float]]:
 def _review(table: Sequence[RaterQuality], suspects: Sequence[Couple], typical: float) -> list[Review]:
     found = []
     for row in table:
-        model = row.model
-        if model and model.known and model.slope.high < LOW_SKILL:
-            found.append(Review(row.rater, f"votes say little: skill {model.slope.value:.2f} of a typical rater's 1"))
-        if model and max(model.side.low, -model.side.high) > SIDE_LIMIT:
-            found.append(Review(row.rater, f"leans to one side by {model.side.value:+.2f} on even pairs"))
+        if row.skill and row.skill.high < LOW_SKILL:
+            found.append(Review(row.rater, f"votes say little: skill {row.skill.value:.2f} of a typical rater's 1"))
+        if row.side and max(row.side.low, -row.side.high) > SIDE_LIMIT:
+            found.append(Review(row.rater, f"leans to one side by {row.side.value:+.2f} on even pairs"))
         if row.gold.n >= MIN_GOLD and row.gold.high < LOW_GOLD:
             found.append(Review(row.rater, f"{row.gold.value:.0%} of {row.gold.n} gold items right"))
         if row.attention_failures > 1:

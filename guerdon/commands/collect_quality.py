@@ -57,11 +57,8 @@ def _render(q: Quality) -> object:
         "rater", "n", "s", "skill", "side", "left", "longer", "fast", "gold", "same again", box=None, pad_edge=False
     )
     for row in q.table[:30]:
-        model = row.model
-        skill = (
-            f"{model.slope.value:.2f} ({model.slope.low:.2f}-{model.slope.high:.2f})" if model and model.known else "?"
-        )
-        side = f"{model.side.value:+.2f}" if model else "?"
+        skill = f"{row.skill.value:.2f} ({row.skill.low:.2f}-{row.skill.high:.2f})" if row.skill else "?"
+        side = f"{row.side.value:+.2f}" if row.side else "?"
         shares = (row.left, row.longer, row.fast, row.gold, row.consistent)
         raters.add_row(
             escape(row.rater), f"{row.judgements:,}", f"{row.seconds:.0f}", skill, side, *map(_percent, shares)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from guerdon.collect.chat_api import money
 from guerdon.collect.quality import Quality, RaterQuality, Share
 from guerdon.collect.selection import SelectionReport
 from guerdon.collect.spending import Spent
@@ -155,7 +156,7 @@ def cost_of(bills: Sequence[Spent]) -> Section:
     """What AI raters and generators have cost so far."""
     rows = [
         [b.rater, {"rate": "ratings", "generate": "answers"}[b.purpose], count(b.requests), count(b.prompt_tokens),
-         count(b.completion_tokens), "no price given" if b.cost is None else f"{b.cost:,.2f}"]
+         count(b.completion_tokens), "no price given" if b.cost is None else money(b.cost)]
         for b in bills
     ]  # fmt: skip
     return Section("Cost of models", "In the currency of the prices that were given.",
@@ -164,20 +165,20 @@ def cost_of(bills: Sequence[Spent]) -> Section:
 
 def _raters(table: Sequence[RaterQuality]) -> Section:
     drawn = [row for row in table[:DRAWN] if row.model or row.left.n]
-    known = [row.model if row.model and row.model.known else None for row in drawn]
+    skills = [row.skill for row in drawn]
     shown = [
         charts.Panel(
             "Skill",
-            *_ends([model.slope.value for model in known if model], 0, 2),
+            *_ends([skill.value for skill in skills if skill], 0, 2),
             1,
-            [_span(model.slope) if model else None for model in known],
+            [_span(skill) if skill else None for skill in skills],
         ),
-        charts.Panel("Side bias", -0.5, 0.5, 0, [_span(model.side) if model else None for model in known]),
+        charts.Panel("Side bias", -0.5, 0.5, 0, [_span(row.side) if row.side else None for row in drawn]),
         charts.Panel("Longer answer wins", 0, 1, 0.5, [_span(row.longer) for row in drawn]),
         charts.Panel("Gold items right", 0, 1, 0.7, [_span(row.gold) for row in drawn]),
     ]
     note = ("Skill 1 is the typical rater, 0 is guessing. Side bias is how much oftener than not the first shown wins an even pair. "
-            "A rater with few votes in common with others has neither. Formatted: with lists, headings, code or bold. Very fast: in "
+            "The skill of a rater with few votes in common with others is not known. Formatted: with lists, headings, code or bold. Very fast: in "
             "less than a fifth of the study’s median time. Lines and small print are 95 % intervals; an arrow says that one goes on.")  # fmt: skip
     if len(table) > LISTED:
         note += f" The {LISTED} with most judgements of {count(len(table))}."
@@ -188,18 +189,17 @@ def _raters(table: Sequence[RaterQuality]) -> Section:
 
 
 def _rater(row: RaterQuality) -> list[Cell]:
-    model = row.model if row.model and row.model.known else None
-    skill: Cell = "–"
-    side: Cell = "–"
-    if model:
-        skill = f"{model.slope.value:.2f}", f"{model.slope.low:.2f} to {model.slope.high:.2f}"
-        side = f"{model.side.value:+.2f}", f"{model.side.low:+.2f} to {model.side.high:+.2f}"
+    skill, side = _cell(row.skill, ".2f"), _cell(row.side, "+.2f")
     parts = (row.left, row.longer, row.formatted, row.fast, row.gold, row.consistent)
     shares: list[Cell] = [
         (f"{100 * part.value:.0f}\u202f%", f"{100 * part.low:.0f} to {100 * part.high:.0f}") if part.n else "–"
         for part in parts
     ]
     return [row.rater, count(row.judgements), number(row.seconds), skill, side, *shares, count(row.attention_failures)]
+
+
+def _cell(found: Interval | None, form: str) -> Cell:
+    return (f"{found.value:{form}}", f"{found.low:{form}} to {found.high:{form}}") if found else "–"
 
 
 def _ends(values: Sequence[float], low: float, high: float) -> tuple[float, float]:
