@@ -9,8 +9,8 @@ broke off or timed out, which is counted as `unsure` because it may be billed. A
 from __future__ import annotations
 
 import json
-import math
 import logging
+import math
 import os
 import random
 import threading
