@@ -202,6 +202,33 @@ def test_the_pages_of_an_admin(browser, address, place):
     page.context.close()
 
 
+@pytest.mark.parametrize("width", [320, 390])
+def test_no_page_is_wider_than_a_small_screen(browser, address, place, width):
+    """Long names and many buttons: nothing but marked regions scrolls sideways, and buttons are within reach."""
+    if place.access.find("rater of a name that goes on") is None:
+        place.access.add("rater of a name that goes on", "rater", PASSWORD)
+        place.access.join("rater of a name that goes on", "one", "ada")
+    page = sign_in(browser, address, "ada", viewport={"width": width, "height": 640})
+    studies = [f"/studies/one{tab}" for tab in ("", "/settings", "/guidelines/edit", "/people", "/import", "/export")]
+    more = ["/studies/one/quality", "/studies/one/review", "/studies/one/judgements?rater=rater one"]
+    for path in ("/studies", "/accounts", "/audit", "/account", "/studies/new", *studies, *more):
+        page.goto(address + path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        outside = page.evaluate(
+            "[...document.querySelectorAll('button')].filter(b => b.getBoundingClientRect().right > innerWidth).length"
+        )
+        assert outside == 0, path
+        assert faults(page) == [], path
+    page.goto(f"{address}/studies/ranks/rate")
+    page.wait_for_selector("[data-card]")
+    for pressed in ("3", "1", "=", "2"):
+        page.keyboard.press(pressed)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    heights = page.evaluate("[...document.querySelectorAll('.card h2, .badge')].map(node => node.offsetHeight)")
+    assert max(heights) < 30, "a label of an answer takes two lines"
+    page.context.close()
+
+
 def test_the_screen_works_under_its_own_content_security_policy(browser, address, place):
     page = sign_in(browser, address, "rater two", bypass_csp=False)
     said = []

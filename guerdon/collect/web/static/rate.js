@@ -103,7 +103,7 @@ function refresh() { // the screen as the draft says
   });
   document.querySelectorAll('[name="verdict"]').forEach((input) => { input.checked = String(draft.choice) === input.value; });
   document.querySelectorAll('[name="strength"]').forEach((input) => { input.disabled = best === null; input.checked = best !== null && draft.strength === Number(input.value); });
-  if ($("ranking")) $("ranking").textContent = draft.placed.map((group) => group.map((position) => position + 1).join(" = ")).join(" › ") || "Best first: press the number of an answer";
+  if ($("ranking")) $("ranking").textContent = draft.placed.map((group) => group.map((position) => position + 1).join(" = ")).join(" › ") || "Best first: rank an answer, or press its number";
   if ($("tie")) $("tie").setAttribute("aria-pressed", String(draft.tieNext));
   if ($("edit")) $("edit").disabled = best === null;
   if ($("edited")) {
