@@ -118,9 +118,12 @@ def test_a_rater_works_by_keyboard_alone(browser, address, place):
 
     page.keyboard.press("u")  # undo: the same question, the answer filled in
     page.wait_for_function("text => document.querySelector('.turn.user').innerText === text", arg=first)
+    assert "replaces that answer" in page.inner_text("#again")
+    assert faults(page) == []
     page.keyboard.press("0")
     page.keyboard.press("Enter")
     page.wait_for_function("text => document.querySelector('.turn.user').innerText !== text", arg=first)
+    assert page.locator("#again").count() == 0
     saved(page)
     page.wait_for_timeout(200)
     last = list(place.store.judgements("one"))[-1]
@@ -199,6 +202,43 @@ def test_the_pages_of_an_admin(browser, address, place):
     text = download.value.path().read_text(encoding="utf-8")
     lines = [json.loads(line) for line in text.splitlines()]
     assert {line["judgement"] for line in lines} == {j.id for j in place.store.judgements("one")}
+    page.context.close()
+
+
+def test_what_takes_something_away_asks_first_and_can_be_undone(browser, address, place):
+    page = sign_in(browser, address, "ada")
+    place.access.add("guest", "rater", PASSWORD)
+    place.access.join("guest", "two", "ada")
+    guest = place.access.find("guest")
+    page.goto(f"{address}/studies/two/people")
+    row = page.locator("tr", has_text="guest")
+    row.locator("summary", has_text="Take out").click()
+    assert place.access.studies(guest) == ["two"]  # nothing yet, but the question
+    assert faults(page) == []
+    row.get_by_role("button", name="Take guest out").click()
+    page.get_by_role("button", name="Put back guest").click()
+    row.locator("summary", has_text="Take out").wait_for()
+    assert place.access.studies(guest) == ["two"]
+    row.locator("summary", has_text="Stop").click()
+    row.get_by_role("button", name="Stop guest").click()
+    row.get_by_role("button", name="Let in").wait_for()
+    assert place.store.progress("two", "guest").state == "removed"
+
+    page.goto(f"{address}/studies/two")
+    page.locator("summary", has_text="Close").click()
+    assert place.store.study("two").state == "open"
+    page.get_by_role("button", name="Close the study").click()
+    page.get_by_role("button", name="Open").click()
+    page.get_by_role("button", name="Pause").wait_for()
+    assert place.store.study("two").state == "open"
+
+    page.goto(f"{address}/accounts")
+    row = page.locator("tr", has_text="guest")
+    row.locator("summary", has_text="Close").click()
+    assert place.access.find("guest").active
+    row.get_by_role("button", name="Close guest").click()
+    row.get_by_role("button", name="Open").wait_for()
+    assert not place.access.find("guest").active
     page.context.close()
 
 

@@ -76,7 +76,8 @@ function show() {
   draft = Object.assign(say.blank(), kept.get(`${mine}.draft.${current.assignment}`) ?? {});
   times = { shown_at: Date.now() / 1000, first_input_at: null };
   const answers = draw.el("div", { class: k > 2 ? "answers many" : "answers" }, ...current.answers.map((_, position) => draw.card(current, position, asks, hear)));
-  $("place").replaceChildren(draw.prompt(current), answers, draw.extras(asks, hear), draw.verdict(current, asks, hear));
+  const again = current.replaces ? [draw.el("p", { class: "note", id: "again", text: "You answered this before. What you send now replaces that answer; until then it stands." })] : [];
+  $("place").replaceChildren(...again, draw.prompt(current), answers, draw.extras(asks, hear), draw.verdict(current, asks, hear));
   for (const [name, values] of Object.entries(draft.rates)) values.forEach((value, position) => {
     const input = document.querySelector(`[name="rate-${asks.attributes.indexOf(name)}-${position}"][value="${value}"]`);
     if (input) input.checked = true;
