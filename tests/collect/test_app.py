@@ -105,6 +105,16 @@ def test_the_next_question_comes_ahead_and_is_another(place):
     assert ask(client)["assignment"] in (first["assignment"], second["assignment"])
 
 
+def test_what_is_left_is_told_in_fives_so_that_no_hidden_item_shows(place):
+    client = place.client("rater one")
+    said = [client.get("/api/studies/one/next").json()["progress"]["left"]]
+    assert "about 10 to go" in client.get("/studies").text
+    for _ in range(6):
+        said.append(send(client, answer(ask(client))).json()["progress"]["left"])
+    assert said == [10, 5, 5, 5, 5, 5, 0]
+    assert "to go" not in client.get("/studies").text
+
+
 def test_undo_replaces_and_keeps_the_old_event(place):
     client = place.client("rater one")
     question, first = (q := ask(client)), answer(q)
@@ -179,6 +189,10 @@ def test_pages_of_a_lead_work_and_change_what_they_say(place):
     assert place.store.study("one").settings.attributes == ("truth", "style")
     assert place.store.study("one").settings.overlap == 3
     assert "must be a number" in client.post("/studies/one/settings", data=form | {"overlap": "x"}).text
+    refused = client.post("/studies/one/settings", data=form | {"give_up": "0"}).text
+    assert "<p>“Give up after” is 0; write 1 or more.</p>" in refused
+    broken = client.post("/studies/one/import", data=form, files={"file": ("my-rows.jsonl", "{")})
+    assert "<p>my-rows.jsonl:1: " in broken.text
     rows = json.dumps({"prompt": "New?", "completions": ["a", "b"]})
     reply = client.post("/studies/one/import", data=form, files={"file": ("q.jsonl", rows)})
     assert "1 normal questions added" in reply.text

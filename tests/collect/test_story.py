@@ -178,11 +178,26 @@ def test_ranking_four_answers_with_a_tie(browser, address, place):
     page.context.close()
 
 
+def skipped(page):
+    """Pairs of headings between which a level is left out."""
+    levels = page.evaluate(
+        "[...document.querySelectorAll('h1, h2, h3, h4, h5, h6')].filter(h => h.checkVisibility()).map(h => +h.tagName[1])"
+    )
+    return [(a, b) for a, b in zip([0, *levels], levels, strict=False) if b > a + 1]
+
+
 def test_the_pages_of_an_admin(browser, address, place):
     page = sign_in(browser, address, "ada")
+    page.goto(f"{address}/studies/one/rate")
+    page.wait_for_selector("[data-card]")
+    assert "about 10 to go" in page.inner_text("#count") or "Training" in page.inner_text("#count")
+    assert skipped(page) == []
+    page.keyboard.press("g")
+    assert skipped(page) == []
     for path in ("/studies", "/accounts", "/audit", "/account", "/studies/new", "/studies/one/guidelines"):
         page.goto(address + path)
         assert faults(page) == [], path
+        assert skipped(page) == [], path
     for tab in (
         "",
         "/settings",
@@ -197,6 +212,7 @@ def test_the_pages_of_an_admin(browser, address, place):
         page.goto(f"{address}/studies/one{tab}")
         assert page.inner_text("h1") == "one"
         assert faults(page) == [], tab
+        assert skipped(page) == [], tab
     with page.expect_download() as download:
         page.click("text=All events")
     text = download.value.path().read_text(encoding="utf-8")

@@ -86,9 +86,10 @@ def change_password(visit: Visit) -> Response:
 
 
 def sentence(error: Exception) -> str:
-    """An error as a sentence on a page."""
+    """An error as a sentence on a page; the name of a file stays as it is."""
     text = str(error)
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
+    first = text.partition(" ")[0]
+    return (text[:1].upper() + text[1:] if first.isalpha() else text) + ("" if text.endswith((".", "?", "!")) else ".")
 
 
 def _with_guest(visit: Visit, template: str, **values: Any) -> Response:

@@ -32,7 +32,7 @@ function turn(message) {
 }
 
 export function prompt(question) {
-  return el("section", { class: "prompt", "aria-label": "Conversation" }, ...question.prompt.map(turn));
+  return el("section", { class: "prompt", "aria-labelledby": "asked" }, el("h2", { id: "asked", class: "unseen", text: "Conversation" }), ...question.prompt.map(turn));
 }
 
 export function card(question, position, asks, hear) {

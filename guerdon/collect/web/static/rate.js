@@ -10,8 +10,8 @@ const base = `/api/studies/${encodeURIComponent(asks.study)}`;
 const mine = `guerdon.${asks.rater}.${asks.study}`;
 const HOLD = 2; // questions on the screen and ahead of it
 const KEYS = [["1 – 9", "Choose that answer; with more than two, rank it next"], ["0 or =", "About the same; with more than two, the next is a tie"], ["Backspace", "Take the last rank back"], ["B", "Both or all are bad"],
-  ["J K L", "Slightly, clearly, much better"], ["A", "Go to the ratings"], ["R", "Go to the reason; Escape leaves it"], ["E", "Rewrite the winner"], ["← →", "Go from answer to answer"],
-  ["Enter", "Send"], ["S", "Skip"], ["F", "Flag"], ["U", "Undo the last answer"], ["G", "Guidelines"], ["?", "This list"]];
+  ["J K L", "Slightly, clearly, much better"], ["A", "Go to the ratings"], ["R", "Go to the reason"], ["E", "Rewrite the winner"], ["Escape", "Leave a text; single keys work again"], ["← →", "Go from answer to answer"],
+  ["Enter", "Send; after a training question, go on"], ["Ctrl+Enter", "Send, also from within a text"], ["S", "Skip"], ["F", "Flag"], ["U", "Undo the last answer"], ["G", "Guidelines"], ["?", "This list"]];
 
 let held = []; // questions given to this browser; the first is on the screen
 let current = null, draft = null, times = {}, progress = null, fetching = false, learning = false;
@@ -36,8 +36,8 @@ function onResult(result, reply) {
 function showProgress(found) {
   progress = found;
   const training = found.state === "training" && found.training_total;
-  const [done, all] = training ? [found.training_done, found.training_total] : [found.items, found.limit];
-  $("count").textContent = training ? `Training: ${done} of ${all}` : all ? `${done} of ${all} answered` : `${done} answered`;
+  const [done, all] = training ? [found.training_done, found.training_total] : [found.items, found.items + found.left];
+  $("count").textContent = training ? `Training: ${done} of ${all}` : `${done} answered` + (found.left ? `, about ${found.left} to go` : "");
   $("progress").hidden = !all;
   if (all) Object.assign($("progress"), { max: all, value: Math.min(done, all) });
 }
