@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import subprocess
 import uuid
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -339,3 +343,13 @@ def test_bodies_that_are_wrong_in_form_are_refused(place):
     assert client.post(address, content=huge, headers={"content-type": "application/json"}).status_code == 413
     assert place.client().get("/static/../app.py").status_code == 404
     assert place.client().get("/static/%2e%2e/%2e%2e/store.py").status_code == 404
+
+
+def test_the_audit_looks_at_every_pinned_version():
+    folder = Path(__file__).parents[2]
+    if shutil.which("make") is None:
+        pytest.skip("no make on this machine")
+    planned = subprocess.run(["make", "-n", "audit"], cwd=folder, capture_output=True, text=True, check=True).stdout
+    assert "pip-audit --strict --no-deps --disable-pip --requirement constraints.txt" in planned
+    pins = (folder / "constraints.txt").read_text(encoding="utf-8").split()
+    assert all(re.fullmatch(r"[\w.-]+==[\w.+!-]+", pin) for pin in pins)  # else --no-deps would leave something out
