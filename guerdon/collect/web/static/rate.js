@@ -37,7 +37,7 @@ function showProgress(found) {
   progress = found;
   const training = found.state === "training" && found.training_total;
   const [done, all] = training ? [found.training_done, found.training_total] : [found.items, found.items + found.left];
-  $("count").textContent = training ? `Training: ${done} of ${all}` : `${done} answered` + (found.left ? `, about ${found.left} to go` : "");
+  $("count").textContent = training ? `Training: ${done} of ${all}` : `${done} answered` + (found.left > 5 ? `, about ${found.left} to go` : found.left ? ", a few to go" : "");
   $("progress").hidden = !all;
   if (all) Object.assign($("progress"), { max: all, value: Math.min(done, all) });
 }
