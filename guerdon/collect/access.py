@@ -28,6 +28,7 @@ Role = Literal["admin", "lead", "rater"]
 ROLES: tuple[Role, ...] = ("admin", "lead", "rater")
 SHORTEST, LONGEST = 10, 512  # characters of a password: long enough to hold, short enough to hash
 HOUR = 3600.0
+LEFT = "left a study"  # in the log
 HASHER = PasswordHasher()  # argon2id with the parameters of RFC 9106, section 4 (second choice: 64 MiB)
 
 
@@ -87,10 +88,12 @@ class Access:
         assert person is not None
         return person
 
+    def require_free(self, name: str) -> None:
+        """Raise ConfigError when an account of that name cannot be added."""
+        self.read(lambda db: _require_free(db, valid_name(name)))
+
     def _insert(self, db: sa.Connection, name: str, row: dict[str, Any], by: str) -> int:
-        same = sa.select(schema.user.c.id).where(sa.func.lower(schema.user.c.name) == name.lower())
-        if db.execute(same).first():
-            raise ConfigError(f"there is already an account '{name}'; choose another name")
+        _require_free(db, name)
         done = db.execute(sa.insert(schema.user).values(name=name, active=True, created=self.clock(), **row))
         self.log(db, by, "account added", detail={"name": name, "role": row["role"]})
         key = done.inserted_primary_key
@@ -112,8 +115,16 @@ class Access:
             query = query.where(schema.study.c.name == study)
         return self.read(lambda db: [person_of(row) for row in db.execute(query)])
 
+    def former(self, study: str) -> list[Person]:
+        """Those who were taken out of a study and did not come back, by name."""
+        table, inside = schema.audit, {person.name for person in self.people(study)}
+        query = sa.select(table.c.detail).join(schema.study).where(table.c.action == LEFT, schema.study.c.name == study)
+        details = self.read(lambda db: db.execute(query).scalars().all())
+        left = {json.loads(detail)["name"] for detail in details} - inside
+        return [person for person in self.people() if person.name in left] if left else []
+
     def set_password(self, name: str, password: str, by: str) -> None:
-        """A new password; everybody who is signed in with the old one is signed out."""
+        """A new password; everybody who is signed in with the old one is signed out, and failed tries count no more."""
         self._change(name, by, "password changed", {}, {"password": hashed(password, name)}, sign_out=True)
 
     def set_active(self, name: str, active: bool, by: str) -> None:
@@ -138,7 +149,9 @@ class Access:
             db.execute(sa.update(schema.user).where(schema.user.c.id == found.id).values(**values))
             if sign_out:
                 db.execute(sa.delete(schema.session).where(schema.session.c.person == found.id))
-            self.log(db, by, action, detail={"name": name} | detail)
+            forgotten = _forget_failures(db, name) if "password" in values else 0
+            more = {"failed sign-ins forgotten": forgotten} if forgotten else {}
+            self.log(db, by, action, detail={"name": name} | detail | more)
 
         self.write(work)
 
@@ -185,7 +198,7 @@ class Access:
                 return
             change = sa.insert(table).values(person=person, study=number) if joining else sa.delete(table).where(here)
             db.execute(change)
-            self.log(db, by, "joined a study" if joining else "left a study", study=study, detail={"name": name})
+            self.log(db, by, "joined a study" if joining else LEFT, study=study, detail={"name": name})
 
         self.write(work)
 
@@ -271,6 +284,24 @@ class Access:
             query = query.where(schema.study.c.name == study)
         rows = self.read(lambda db: db.execute(query).all())
         return [Event(row.at, row.person, row.action, row.study_name or "", json.loads(row.detail)) for row in rows]
+
+
+def _require_free(db: sa.Connection, name: str) -> None:
+    same = sa.select(schema.user.c.id).where(sa.func.lower(schema.user.c.name) == name.lower())
+    if db.execute(same).first():
+        raise ConfigError(f"there is already an account '{name}'; choose another name")
+
+
+def _forget_failures(db: sa.Connection, name: str) -> int:
+    """Let the next password of an account be looked at, whatever was tried before; returns how many tries there were."""
+    table = schema.login_attempt.c
+    failed = sa.func.lower(table.name) == name.lower(), sa.not_(table.ok)
+    return db.execute(sa.delete(schema.login_attempt).where(*failed)).rowcount
+
+
+def new_password() -> str:
+    """A password of 96 random bits, to be handed over once."""
+    return "-".join(secrets.token_hex(3) for _ in range(4))
 
 
 def hashed(password: str, name: str) -> str:

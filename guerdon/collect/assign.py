@@ -26,6 +26,12 @@ _HELD = (
     .order_by((_A.c.replaces == ""), _A.c.id)  # what was undone, else what has been on the screen longest
     .limit(1)
 )
+_AT_HAND = (
+    sa.select(sa.func.count())
+    .select_from(_A)
+    .where(_A.c.study == bindparam("study"), _A.c.rater == bindparam("rater"), _A.c.state == "live")
+    .where(_A.c.replaces == "", _A.c.arm.in_(("random", "uncertain", "d-optimal")))
+)
 _FIND = (
     sa.select(_A.c.id.label("number"), _A.c.display, _A.c.arm, _A.c.probability, _A.c.guideline, _A.c.expires)
     .add_columns(_A.c.replaces, schema.study.c.name.label("study_name"), _Q.c.name, _Q.c.body, _Q.c.models, _Q.c.source)
@@ -181,10 +187,15 @@ def progress(db: sa.Connection, name: str, rater: str, now: float) -> Progress:
     total = studies.counter(db, study.id, "questions:training")
     person = locks.person_of(db, study.id, rater)
     limit, standing = study.settings.limit, _standing(db, study, person, rater)
+    left = pool.size(db, study.id, rater)
     if person is None:
-        return Progress("training" if total else "active", standing, 0, 0, limit, 0, total)
+        left = min(left, limit) if limit else left
+        return Progress("training" if total else "active", standing, 0, 0, limit, 0, total, left=left)
     result = training.result(db, study.id, rater, person.attempt)
-    return Progress(person.state, standing, person.judged, person.done, limit, result.answered, total, result.right)
+    at_hand = db.scalar(_AT_HAND, {"study": study.id, "rater": rater}) or 0
+    left = min(left + at_hand, limit - person.done) if limit else left + at_hand
+    counts = person.judged, person.done, limit, result.answered, total, result.right
+    return Progress(person.state, standing, *counts, left=max(0, left))
 
 
 def _standing(db: sa.Connection, study: Study, person: Any | None, rater: str) -> Standing:

@@ -16,23 +16,29 @@ from guerdon.files import replacing
 from guerdon.types import ConfigError
 
 
-def backup(url: str, target: Path) -> int:
+def backup(url: str, target: Path, overwrite: bool = False) -> int:
     """Write a backup of the database at `url` to the file `target` and return its size in bytes.
 
     SQLite: its online backup, then its integrity check and a count of the judgements. PostgreSQL: pg_dump in its own
-    (compressed) form, for pg_restore. Raises ConfigError when it cannot be made, and then leaves nothing behind.
+    (compressed) form, for pg_restore. Raises ConfigError when it cannot be made, when `target` is there already and not to be
+    overwritten, or when its folder is not there; nothing is left behind then.
     """
     parsed = parse(url)
-    if parsed.get_backend_name() == "sqlite":
-        source = Path(parsed.database or "")
-        if not source.is_file():
-            raise ConfigError(f"{source}: no such database; name the one that the study is in")
-        if target.exists() and target.samefile(source):
-            raise ConfigError(f"{target}: is the database itself; name another file for the backup")
-        with replacing(target) as temporary:
+    if not target.parent.is_dir():
+        raise ConfigError(f"{target}: the folder {target.parent} does not exist; make it first")
+    if target.is_dir():
+        raise ConfigError(f"{target}: is a folder; name a file")
+    source = Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
+    if source is not None and not source.is_file():
+        raise ConfigError(f"{source}: no such database; name the one that the study is in")
+    if source is not None and target.exists() and target.samefile(source):
+        raise ConfigError(f"{target}: is the database itself; name another file for the backup")
+    if target.exists() and not overwrite:
+        raise ConfigError(f"{target} exists; remove it, choose another name, or overwrite it (--overwrite)")
+    with replacing(target) as temporary:
+        if source is not None:
             _copy_sqlite(source, temporary)
-    else:
-        with replacing(target) as temporary:
+        else:
             _dump_postgresql(parsed, temporary)
     return target.stat().st_size
 

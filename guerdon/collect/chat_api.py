@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import random
 import threading
@@ -58,6 +59,12 @@ class _Failure:
     sent: bool = False
     after: float = 0.0
     fatal: bool = False
+
+
+def money(cost: float) -> str:
+    """A sum with two decimals, or as many as show two digits of a small one."""
+    decimals = 2 if cost <= 0 else max(2, 1 - math.floor(math.log10(cost)))
+    return f"{cost:,.{decimals}f}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +132,7 @@ class Usage:
         cost = self.cost(prices)
         parts = [f"{self.calls:,} answers, {self.prompt_tokens:,} prompt and {self.completion_tokens:,} answer tokens"]
         parts += [
-            f"cost {cost:,.4f}" if cost is not None else "cost not known (give --price-prompt and --price-answer)"
+            f"cost {money(cost)}" if cost is not None else "cost not known (give --price-prompt and --price-answer)"
         ]
         parts += [f"{self.unmetered} without a token count"] if self.unmetered else []
         parts += [f"{self.unsure} attempts broke off and may be billed as well"] if self.unsure else []

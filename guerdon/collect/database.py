@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from guerdon.collect.migrate import migrate
+from guerdon.collect.migrate import ABSENT, migrate
 from guerdon.types import ConfigError
 
 T = TypeVar("T")
@@ -129,12 +129,14 @@ def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
         yield connection
 
 
-def open_database(url: str) -> Database:
-    """Connect and migrate. Raises ConfigError with what to do when that cannot be done."""
+def open_database(url: str, make: bool = True) -> Database:
+    """Connect and migrate; without `make` only what is there. Raises ConfigError with what to do when that cannot be done."""
     engine = connect(url)
+    if not make and engine.dialect.name == "sqlite" and not _is_filled(Path(engine.url.database or "")):
+        raise ConfigError(f"{public(engine.url)}: {ABSENT}")
     try:
         with writing(engine) as connection:
-            migrate(connection)
+            migrate(connection, make)
     except sa.exc.DBAPIError as error:
         engine.dispose()
         reason = str(error.orig).strip().splitlines()[0]
@@ -145,6 +147,10 @@ def open_database(url: str) -> Database:
         engine.dispose()
         raise ConfigError(f"{public(engine.url)}: {error}") from None
     return Database(engine)
+
+
+def _is_filled(file: Path) -> bool:
+    return file.is_file() and file.stat().st_size > 0
 
 
 def connect(url: str) -> sa.Engine:

@@ -250,6 +250,16 @@ def stored(database: Database, name: str, since: int, current: bool) -> Iterator
         last = rows[-1].seq
 
 
+def latest(db: sa.Connection, name: str, rater: str, most: int) -> list[Stored]:
+    """See `Store.latest`."""
+    study = studies.find(db, name)
+    mine = sa.select(_J).where(_J.c.study == study.id, _J.c.rater == rater)
+    rows = db.execute(mine.order_by(_J.c.seq.desc()).limit(most)).all()
+    questions: OrderedDict[int, Question] = OrderedDict()
+    _remember(db, questions, {row.question for row in rows})
+    return [Stored(row.seq, judgement_of(row, questions[row.question]), row.late, row.received) for row in rows]
+
+
 def _remember(db: sa.Connection, questions: OrderedDict[int, Question], wanted: set[int]) -> None:
     while len(questions) > CACHED:
         questions.popitem(last=False)

@@ -11,10 +11,14 @@ from alembic.script import ScriptDirectory
 from guerdon.types import ConfigError
 
 FOLDER = "guerdon.collect:migrations"
+ABSENT = (
+    "there is no such database of studies; check the address, or make one: guerdon collect create STUDY --database ..."
+)
 
 
-def migrate(connection: sa.Connection) -> None:
-    """Run the migrations that are missing. Raises ConfigError for a database of a newer version, or of something else."""
+def migrate(connection: sa.Connection, make: bool = True) -> None:
+    """Run the migrations that are missing. Raises ConfigError for a database of a newer version, or of something else, and
+    for an empty one unless `make`."""
     config = Config()
     config.set_main_option("script_location", FOLDER)
     config.attributes["connection"] = connection
@@ -26,6 +30,8 @@ def migrate(connection: sa.Connection) -> None:
         raise ConfigError(
             f"holds tables of something else ({', '.join(sorted(tables)[:3])}, ...); name an empty or a new database"
         )
+    if current is None and not make:
+        raise ConfigError(ABSENT)
     if current is not None and current not in {revision.revision for revision in script.walk_revisions()}:
         raise ConfigError(
             f"was written by a newer version of guerdon (its form is {current!r}); update guerdon, or open a backup "

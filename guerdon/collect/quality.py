@@ -59,13 +59,28 @@ class RaterQuality:
     consistent: Share
     model: RaterRow | None
 
+    @property
+    def skill(self) -> Interval | None:
+        """The slope of the rater model; None where too few votes are shared with others."""
+        return self.model.slope if self.model and self.model.known else None
+
+    @property
+    def side(self) -> Interval | None:
+        """The side bias of the rater model, which needs nobody else; None where no order was recorded."""
+        return self.model.side if self.model and self.left.n else None
+
 
 @dataclass(frozen=True)
 class Review:
-    """A rater, or a couple, that a person should look at, and why. Nobody is dropped."""
+    """A rater, or one and another, whom a person should look at, and one reason why. Nobody is dropped."""
 
     rater: str
     reason: str
+    other: str = ""
+
+    @property
+    def names(self) -> str:
+        return f"{self.rater} and {self.other}" if self.other else self.rater
 
 
 @dataclass(frozen=True)
@@ -222,11 +237,17 @@ def _repeats(votes: Votes) -> tuple[Share, dict[str, Share], float]:
 
 
 def _alpha(votes: Votes) -> Interval:
-    """Nominal alpha of better, worse and tie on pairs of candidates; interval by bootstrap over questions."""
-    rows, values = unit_sums(votes.pair, votes.outcome.astype(np.float64))
+    """Nominal alpha of better, worse and tie on pairs of candidates; interval by bootstrap over questions.
+
+    Alpha is about different raters: several votes of one on a pair, as of a model asked in both orders, are one value, the side
+    they favour on balance.
+    """
+    first = np.flatnonzero(np.diff(votes.pair, prepend=-1) | np.diff(votes.rater, prepend=-1))  # sorted by both
+    pair, value = votes.pair[first], np.sign(np.add.reduceat(votes.outcome, first)) if len(first) else votes.outcome
+    rows, values = unit_sums(pair, value.astype(np.float64))
     if len(rows) < 2:
         return Interval(math.nan, math.nan, math.nan)
-    judged, times = np.unique(votes.pair, return_counts=True)
+    judged, times = np.unique(pair, return_counts=True)
     groups = np.unique(votes.question[judged[times > 1]], return_inverse=True)[1].astype(np.int64)
     drawn = alpha_of(bootstrap_means(rows, groups, resamples=500) * len(rows), values)
     tail = expanded_tail(groups)
@@ -262,11 +283,10 @@ def _guidelines(judgements: Iterable[Judgement]) -> dict[int, dict[str, float]]:
 def _review(table: Sequence[RaterQuality], suspects: Sequence[Couple], typical: float) -> list[Review]:
     found = []
     for row in table:
-        model = row.model
-        if model and model.known and model.slope.high < LOW_SKILL:
-            found.append(Review(row.rater, f"votes say little: skill {model.slope.value:.2f} of a typical rater's 1"))
-        if model and max(model.side.low, -model.side.high) > SIDE_LIMIT:
-            found.append(Review(row.rater, f"leans to one side by {model.side.value:+.2f} on even pairs"))
+        if row.skill and row.skill.high < LOW_SKILL:
+            found.append(Review(row.rater, f"votes say little: skill {row.skill.value:.2f} of a typical rater's 1"))
+        if row.side and max(row.side.low, -row.side.high) > SIDE_LIMIT:
+            found.append(Review(row.rater, f"leans to one side by {row.side.value:+.2f} on even pairs"))
         if row.gold.n >= MIN_GOLD and row.gold.high < LOW_GOLD:
             found.append(Review(row.rater, f"{row.gold.value:.0%} of {row.gold.n} gold items right"))
         if row.attention_failures > 1:
@@ -275,7 +295,7 @@ def _review(table: Sequence[RaterQuality], suspects: Sequence[Couple], typical: 
             found.append(Review(row.rater, f"{row.fast.value:.0%} of the answers came within {FAST * typical:.1f} s"))
     for c in suspects:
         what = f"agree on {c.agreement:.0%} of {c.common:.0f} common pairs where {c.expected:.0%} is expected (z {c.z:.1f})"
-        found.append(Review(f"{c.first} and {c.second}", what))
+        found.append(Review(c.first, what, c.second))
     return found
 
 

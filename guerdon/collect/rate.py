@@ -16,7 +16,7 @@ from typing import Any
 
 from guerdon.collect import ai_rater
 from guerdon.collect.both_orders import BothOrders, both_orders
-from guerdon.collect.chat_api import ChatApi, ChatError, Prices, in_parallel
+from guerdon.collect.chat_api import ChatApi, ChatError, Prices, in_parallel, money
 from guerdon.collect.spending import Spending
 from guerdon.collect.store import Store
 from guerdon.types import DataError, Judgement, Question
@@ -84,7 +84,7 @@ class Estimate:
     def render(self) -> str:
         """One line for people."""
         cost = (
-            f"about {self.cost:,.4f}" if self.cost is not None else "unknown (give --price-prompt and --price-answer)"
+            f"about {money(self.cost)}" if self.cost is not None else "unknown (give --price-prompt and --price-answer)"
         )
         return (
             f"{self.questions:,} questions left, {self.calls:,} calls: about {self.prompt_tokens:,} prompt tokens (characters / "

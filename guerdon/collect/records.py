@@ -58,7 +58,10 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a rater stands in a study: items judged, the limit (0: none), the training, and whether there is more."""
+    """Where a rater stands in a study: items judged, the limit (0: none), the training, and whether there is more.
+
+    `left` counts the ordinary questions that this rater may still be given, those at hand among them.
+    """
 
     state: Literal["training", "active", "failed", "removed"]
     standing: Standing
@@ -68,6 +71,7 @@ class Progress:
     training_done: int = 0
     training_total: int = 0
     training_right: int = 0
+    left: int = 0
 
 
 @dataclass(frozen=True, slots=True)

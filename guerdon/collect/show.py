@@ -19,15 +19,15 @@ from markdown_it.token import Token
 
 LONGEST = 60_000  # characters read as Markdown; a longer text is shown as plain text, whole
 TAGS = {
-    *("p", "br", "hr", "h4", "h5", "h6", "em", "strong", "s", "code", "pre", "blockquote", "ul", "ol", "li"),
+    *("p", "br", "hr", "h3", "h4", "h5", "em", "strong", "s", "code", "pre", "blockquote", "ul", "ol", "li"),
     *("table", "thead", "tbody", "tr", "th", "td", "span", "div"),
 }
 CLASSES = {  # element -> classes that our own rules below write
     "span": {"link", "address"},
     "div": {"wide"},
-    "h4": {"m1"},
-    "h5": {"m2"},
-    "h6": {"m3"},
+    "h3": {"m1"},
+    "h4": {"m2"},
+    "h5": {"m3"},
     "pre": {"plain"},
 }
 ATTRIBUTES = {"ol": {"start"}, "pre": {"tabindex"}, "div": {"tabindex"}}
@@ -108,9 +108,9 @@ def _image(render: RendererHTML, tokens: Tokens, index: int, options: Any, env: 
 
 
 def _heading(render: RendererHTML, tokens: Tokens, index: int, options: Any, env: Any) -> str:
-    """An answer's headings start at level 4, below those of the page that shows it."""
+    """The headings of a text start at level 3, below those of the page that shows it."""
     level = min(3, int(tokens[index].tag[1:]))
-    return f'<h{level + 3} class="m{level}">' if tokens[index].nesting == 1 else f"</h{level + 3}>\n"
+    return f'<h{level + 2} class="m{level}">' if tokens[index].nesting == 1 else f"</h{level + 2}>\n"
 
 
 def _code(render: RendererHTML, tokens: Tokens, index: int, options: Any, env: Any) -> str:

@@ -42,12 +42,12 @@ class Store:
         self.clock = clock
 
     @classmethod
-    def open(cls, url: str) -> Store:
-        """Open a database, made or brought up to date first. A bare path means SQLite.
+    def open(cls, url: str, make: bool = True) -> Store:
+        """Open a database, made (unless `make` is false) or brought up to date first. A bare path means SQLite.
 
-        Raises ConfigError when it cannot be opened, or was written by a newer version of this program.
+        Raises ConfigError when it cannot be opened or is not to be made, or was written by a newer version of this program.
         """
-        return cls(open_database(url))
+        return cls(open_database(url, make))
 
     def close(self) -> None:
         """Finish what is being written and let go of the database."""
@@ -184,6 +184,10 @@ class Store:
     def stored(self, name: str, *, since: int = 0, current: bool = False) -> Iterator[Stored]:
         """Judgements with their numbers of arrival, from after `since`, streaming; `current` leaves replaced ones out."""
         return events.stored(self.database, name, since, current)
+
+    def latest(self, name: str, rater: str, most: int) -> list[Stored]:
+        """The last judgements of one rater, the newest first, replaced ones too."""
+        return self.read(lambda db: events.latest(db, name, rater, most))
 
     def judgements(self, name: str, *, since: int = 0, kinds: Sequence[str] = ()) -> Iterator[Judgement]:
         """Every judgement in order of arrival, replaced ones too; `kinds` keeps human or model raters only."""

@@ -72,7 +72,7 @@ def collect_generate(
         )
         for one, url, cost in zip(model, urls, costs, strict=True)
     ]
-    with Store.open(database) as store, counting_bar(f"asking {', '.join(model)}", len(asked)) as advance:
+    with Store.open(database, make=False) as store, counting_bar(f"asking {', '.join(model)}", len(asked)) as advance:
         done = generate(
             store, study, asked, sources, n, name=name, connections=connections, keep_cut=keep_cut, advance=advance
         )

@@ -30,7 +30,7 @@ def collect_import(
     from guerdon.collect.store import Store
     from guerdon.terminal import spinner
 
-    with Store.open(database) as store, spinner(f"reading {path}"):
+    with Store.open(database, make=False) as store, spinner(f"reading {path}"):
         found, added = bring(store, study, path, kind, format)
         Access(store).note("command line", "questions imported", study, rows=found.rows, added=added.added, kind=kind)
     reasons = "".join(f", {count} with {reason}" for reason, count in sorted(found.dropped.items()))

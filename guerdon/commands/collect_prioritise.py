@@ -33,7 +33,7 @@ def collect_prioritise(
     """Rank the open questions of a study by the current reward model, for the arms `uncertain` and `d-optimal`.
 
     Run it again whenever there is a newer model or the batch is used up. It also says whether active selection has earned its
-    keep so far, by a controlled trial on the labels that are there.
+    keep so far, by a controlled trial on the labels that are there; so it does when no question is open any more.
 
     Args:
         study: Name of the study.
@@ -51,13 +51,15 @@ def collect_prioritise(
 
     if batch < 1 or most < 1 or diversity < 0:
         raise ConfigError("--batch and --most must be at least 1, --diversity not below 0")
-    with Store.open(database) as store:
+    with Store.open(database, make=False) as store:
         wanted = open_questions(store, study)
         judged = [j for j in store.current(study, kinds=("human",)) if j.answer == "ranked"]
         labelled = {j.question.id: j.question for j in judged}
         pool = [q for q in store.questions(study, "normal") if q.id in wanted]
-        if not pool:
-            raise ConfigError(f"study {study!r} has no open question to rank; import or generate some")
+        if not pool and not labelled:
+            raise ConfigError(
+                f"study {study!r} has no open question to rank and no label; import or generate questions"
+            )
         if len(pool) > most:
             pool = random.Random(f"prioritise {seed}").sample(pool, most)
         every = {q.id: q for q in pool} | labelled
@@ -68,9 +70,8 @@ def collect_prioritise(
         report = selection_report(judged, features, seed=seed)
         keep(store, study, found, model, report)
         arms = store.study(study).settings.arms
-    print(
-        f"{study}: {len(found['uncertain']):,} open questions ranked, {len(labelled):,} with labels taken into account"
-    )
+    ranked = f"{len(found['uncertain']):,} open questions ranked" if pool else "no question is open any more"
+    print(f"{study}: {ranked}, {len(labelled):,} with labels taken into account")
     failed = len(pool) - len(found["uncertain"])
     if failed:
         print(f"{failed:,} could not be scored and are left to the random arm")

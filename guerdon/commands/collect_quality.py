@@ -39,7 +39,7 @@ def _gold(url: str) -> dict[str, tuple[float, ...]]:
 
     from guerdon.collect.store import Store
 
-    with Store.open(url.partition("?")[0]) as store:
+    with Store.open(url.partition("?")[0], make=False) as store:
         name = parse_qs(urlsplit(url).query).get("study", [""])[0]
         names = [name] if name else [study.name for study in store.studies()]
         return {id: ranks for each in names for id, ranks in store.gold(each).items()}
@@ -57,16 +57,13 @@ def _render(q: Quality) -> object:
         "rater", "n", "s", "skill", "side", "left", "longer", "fast", "gold", "same again", box=None, pad_edge=False
     )
     for row in q.table[:30]:
-        model = row.model
-        skill = (
-            f"{model.slope.value:.2f} ({model.slope.low:.2f}-{model.slope.high:.2f})" if model and model.known else "?"
-        )
-        side = f"{model.side.value:+.2f}" if model else "?"
+        skill = f"{row.skill.value:.2f} ({row.skill.low:.2f}-{row.skill.high:.2f})" if row.skill else "?"
+        side = f"{row.side.value:+.2f}" if row.side else "?"
         shares = (row.left, row.longer, row.fast, row.gold, row.consistent)
         raters.add_row(
             escape(row.rater), f"{row.judgements:,}", f"{row.seconds:.0f}", skill, side, *map(_percent, shares)
         )
-    review = [f"review {item.rater}: {item.reason}" for item in q.review] or ["no rater is in doubt"]
+    review = [f"review {item.names}: {item.reason}" for item in q.review] or ["no rater is in doubt"]
     return Group(facts, "", raters, "", *map(escape, review), *([escape(q.note)] if q.note else []))
 
 

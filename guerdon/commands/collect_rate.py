@@ -66,7 +66,7 @@ def collect_rate(
     require_writable(unread)
     options = {"temperature": temperature, "max_tokens": max_tokens}
     options = {name: value for name, value in options.items() if value is not None}
-    with Store.open(database) as store:
+    with Store.open(database, make=False) as store:
         rater = rater_name(model, guide)
         left = list(jobs(store, study, rater, limit))
         if dry_run:

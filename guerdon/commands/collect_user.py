@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import os
-import secrets
 import sys
 from typing import Literal
 
@@ -34,7 +33,7 @@ def collect_user(
     from guerdon.collect.access import Access
     from guerdon.collect.store import Store
 
-    with Store.open(database) as store:
+    with Store.open(database, make=False) as store:
         access = Access(store, secret=os.environ.get("GUERDON_SECRET", ""))
         if action == "list":
             for person in access.people():
@@ -42,19 +41,23 @@ def collect_user(
             return
         if not name:
             raise ConfigError(f"whose? write: guerdon collect user {action} NAME")
+        for one in study:
+            store.study(one)  # there is one of that name
         if action == "add":
+            access.require_free(name)
             person = access.add(name, role, _password(generate), by="command line")
             for one in study:
                 access.join(person.name, one, "command line")
             print(f"{person.role} {person.name} can sign in now: guerdon collect start --database {database}")
-        elif action == "password":
+            return
+        known = access.find(name)
+        if known is None:
+            raise ConfigError(f"there is no account '{name}'; see guerdon collect user list")
+        if action == "password":
             access.set_password(name, _password(generate), "command line")
             print(f"{name} has a new password and is signed out everywhere")
         elif action == "invite":
-            inviter = access.find(name)
-            if inviter is None:
-                raise ConfigError(f"there is no account '{name}'; see guerdon collect user list")
-            token = access.invite(role, study[0] if study else "", inviter)
+            token = access.invite(role, study[0] if study else "", known)
             print(f"/invitation/{token}  (put the address of the server in front; works once, for 72 hours)")
         else:
             access.set_active(name, action == "open", "command line")
@@ -63,8 +66,10 @@ def collect_user(
 
 def _password(generate: bool) -> str:
     """Asked twice, or made and printed once."""
+    from guerdon.collect.access import new_password
+
     if generate or not sys.stdin.isatty():
-        made = "-".join(secrets.token_hex(3) for _ in range(4))
+        made = new_password()
         print(f"password, shown once: {made}")
         return made
     first = getpass.getpass("password: ")

@@ -85,6 +85,8 @@ class Reader:
                 continue
             except DataError as error:
                 raise DataError(f"{row.place}: {error}") from None
+            if not found:
+                self._drop("no label", row.place)
             for judgement in found:
                 question = known.setdefault(question_key(judgement.question), judgement.question)
                 # one copy of each question's texts, and of the row only its place

@@ -156,9 +156,10 @@ def _contents(check: Check) -> Table:
 
 
 def _facts(check: Check) -> Iterator[tuple[str, str]]:
-    kept_out = check.rows - check.comparisons
+    kept_out = sum(check.dropped.values())
+    whose = "of their judgements" if kept_out + check.comparisons > check.rows else "of which"  # a row may hold several
     yield "format", f"{check.format} in {_plural(check.files, 'file')}"
-    yield "rows", f"{check.rows:,}" + (f", of which {kept_out:,} are kept out" if kept_out else ", all usable")
+    yield "rows", f"{check.rows:,}" + (f", {whose} {kept_out:,} are kept out" if kept_out else ", all usable")
     yield "comparisons", f"{check.comparisons:,} over {_plural(check.prompts, 'different prompt')}"
     if not check.comparisons:
         return

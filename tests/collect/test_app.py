@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
+import shlex
 import time
 import uuid
 
@@ -11,8 +13,11 @@ import pytest
 
 pytest.importorskip("starlette", reason="guerdon collect is an extra")
 
+from guerdon.cli import main
 from guerdon.collect.settings import Settings
 from guerdon.collect.web.app import PATHS, Serving, application
+from guerdon.data.export import JUDGED, LABELLED
+from guerdon.types import Judgement
 from tests.collect.web import ORIGIN, PASSWORD, World, csrf, question, world
 
 
@@ -100,6 +105,17 @@ def test_the_next_question_comes_ahead_and_is_another(place):
     assert ask(client)["assignment"] in (first["assignment"], second["assignment"])
 
 
+def test_what_is_left_is_told_in_fives_so_that_no_hidden_item_shows(place):
+    client = place.client("rater one")
+    said = [client.get("/api/studies/one/next").json()["progress"]["left"]]
+    assert "about 10 to go" in client.get("/studies").text
+    said.append(send(client, answer(ask(client))).json()["progress"]["left"])
+    assert "a few to go" in client.get("/studies").text
+    said += [send(client, answer(ask(client))).json()["progress"]["left"] for _ in range(5)]
+    assert said == [10, 5, 5, 5, 5, 5, 0]
+    assert "to go" not in client.get("/studies").text
+
+
 def test_undo_replaces_and_keeps_the_old_event(place):
     client = place.client("rater one")
     question, first = (q := ask(client)), answer(q)
@@ -174,6 +190,10 @@ def test_pages_of_a_lead_work_and_change_what_they_say(place):
     assert place.store.study("one").settings.attributes == ("truth", "style")
     assert place.store.study("one").settings.overlap == 3
     assert "must be a number" in client.post("/studies/one/settings", data=form | {"overlap": "x"}).text
+    refused = client.post("/studies/one/settings", data=form | {"give_up": "0"}).text
+    assert "<p>“Give up after” is 0; write 1 or more.</p>" in refused
+    broken = client.post("/studies/one/import", data=form, files={"file": ("my-rows.jsonl", "{")})
+    assert "<p>my-rows.jsonl:1: " in broken.text
     rows = json.dumps({"prompt": "New?", "completions": ["a", "b"]})
     reply = client.post("/studies/one/import", data=form, files={"file": ("q.jsonl", rows)})
     assert "1 normal questions added" in reply.text
@@ -195,14 +215,14 @@ def test_the_quality_page_says_what_the_judgements_are_worth(place):
             send(client, answer(ask(client), strength=2))
     lead = clients[1]
     for _ in range(100):
-        html = lead.get("/studies/one/quality").text
-        if "being computed" not in html:
+        page = lead.get("/studies/one/quality").text
+        if "being computed" not in page:
             break
         time.sleep(0.1)
-    assert "No numbers" not in html
-    assert "alpha" in html
-    assert "From 8 judgements that stand" in html
-    table = html.split("very fast")[1]
+    assert "No numbers" not in page
+    assert "alpha" in page
+    assert "From 8 judgements that stand" in page
+    table = page.split("very fast")[1]
     assert re.search(r'<th scope="row">rater one</th><td class="number">4</td>', table)
     assert lead.get("/studies/one/review").status_code == 200
     models = lead.get("/studies/one/quality?raters=model").text
@@ -210,12 +230,65 @@ def test_the_quality_page_says_what_the_judgements_are_worth(place):
     assert "rater one" not in models  # people are never mixed with models
 
 
+def test_the_review_list_has_one_entry_for_a_rater_with_all_reasons_and_leads_to_the_judgements(place):
+    """A rater who fails gold items and attention checks, and a lead who does not."""
+    store = place.store
+    for kind, number in (("gold", 12), ("attention", 2)):
+        items = [question(f"{kind}{i}", text=f"{kind} {i} <b>?") for i in range(number)]
+        store.add_questions("one", items, gold={item.id: (1, 2) for item in items}, kind=kind)
+        for item in items:
+            for rater, ranks in (("rater one", (2, 1)), ("lead one", (1, 2))):
+                order, id = (1, 0), f"{item.id} {rater}"
+                store.submit(Judgement(id, rater, "human", item, order, "ranked", ranks, strength=2, arm=kind), "one")
+    lead = place.client("lead one")
+    while "being computed" in (page := lead.get("/studies/one/review").text):
+        time.sleep(0.1)
+    assert page.count("<h2>rater one</h2>") == 1
+    assert "<h2>lead one</h2>" not in page
+    assert "0% of 12 gold items right" in page
+    assert "failed 2 attention checks" in page
+    address = re.search(r'href="(/studies/one/judgements\?rater=[^"]*)"', page)[1]
+    found = lead.get(address).text
+    assert found.count("strength 2") == 14
+    shown = found.split("attention 1 &lt;b&gt;?")[1].partition("</ol>")[0]
+    ranks = re.findall(r"<b>rank (\d)</b>: (Answer \d)", shown)
+    assert ranks == [("1", "Answer 1"), ("2", "Answer 0")]  # in the order shown
+    assert "1 entry on the" in lead.get("/studies/one/quality").text
+    assert "Nobody of that name" in lead.get("/studies/one/judgements?rater=nobody").text
+    assert place.client("rater one").get(address).status_code == 404
+
+
 def test_an_export_holds_every_judgement(place):
     client = place.client("rater one")
     sent = [answer(ask(client)) for _ in range(1)]
     send(client, *sent)
     lines = place.client("lead one").get("/studies/one/export/download?which=raw").text.splitlines()
-    assert [json.loads(line)["id"] for line in lines] == [sent[0]["id"]]
+    assert [json.loads(line)["judgement"] for line in lines] == [sent[0]["id"]]
+
+
+def test_every_format_is_on_the_page_and_is_what_the_command_on_it_writes(place, tmp_path):
+    raters = [place.client("rater one"), place.client("lead one")]
+    for _ in range(4):
+        for client in raters:
+            send(client, answer(ask(client), strength=2))
+    lead = raters[1]
+    page = lead.get("/studies/one/export").text
+    command = html.unescape(re.search(r"<code class=\"copy\">guerdon (.*?)</code>", page)[1])
+    for format in (*JUDGED, *LABELLED):
+        if format != "judgements":
+            assert f"<option>{format}</option>" in page
+        asked = {"format": format, "drop": ["strength", "annotator"]}
+        found = lead.get("/studies/one/export/download", params=asked)
+        assert found.status_code == 200, found.text
+        file = tmp_path / f"{format}.jsonl"
+        said = command.replace("--format trl --output one.jsonl", f"--format {format} --output {file}")
+        main([*shlex.split(said), "--drop", "strength", "annotator"])
+        assert found.text == file.read_text(encoding="utf-8")
+        assert found.text.count("\n") >= 4
+    refused = lead.get("/studies/one/export/download?format=openai")
+    assert (refused.status_code, "no place for one" in refused.text) == (400, True)
+    assert lead.get("/studies/one/export/download?format=openai&skip_unsupported=1").text == ""
+    assert "8 has a strength" in lead.get("/studies/one/export").text
 
 
 def test_an_invitation_works_once_and_lets_into_its_study_only(place):
@@ -234,6 +307,31 @@ def test_an_invitation_works_once_and_lets_into_its_study_only(place):
     assert person is not None
     assert (person.role, place.access.studies(person)) == ("rater", ["one"])
     assert place.client().get(f"/invitation/{address}").status_code == 410
+
+
+def test_a_lead_adds_an_account_takes_it_out_and_puts_it_back(place):
+    lead = place.client("lead one")
+    form = {"csrf": lead.headers["x-csrf-token"]}
+    person = place.access.find("rater two")
+    assert "rater two" not in lead.get("/studies/one/people").text  # only an admin is told the names of others
+    assert "option>rater two</option" in place.client("ada").get("/studies/one/people").text
+
+    assert lead.post("/studies/one/people/add", data=form | {"name": " rater  two "}).status_code == 303
+    assert place.access.studies(person) == ["one", "two"]
+    assert "Taken out" not in lead.get("/studies/one/people").text
+    assert lead.post("/studies/one/people/remove", data=form | {"name": "rater two"}).status_code == 303
+    assert place.access.studies(person) == ["two"]
+    page = lead.get("/studies/one/people").text.partition("Taken out</h2>")[2]
+    assert 'name="name" value="rater two"' in page
+    assert lead.post("/studies/one/people/add", data=form | {"name": "rater two"}).status_code == 303
+    assert place.access.studies(person) == ["one", "two"]
+
+    refused = lead.post("/studies/one/people/add", data=form | {"name": "nobody"})
+    assert (refused.status_code, "There is no account" in refused.text) == (400, True)
+    assert lead.post("/studies/two/people/add", data=form | {"name": "lead one"}).status_code == 404
+    assert [event.action for event in place.access.events(3, study="one")] == [
+        "joined a study", "left a study", "joined a study"
+    ]  # fmt: skip
 
 
 def test_every_response_carries_the_headers(place):

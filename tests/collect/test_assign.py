@@ -6,6 +6,7 @@ import contextlib
 import random
 import threading
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -251,3 +252,20 @@ def test_a_paused_study_gives_nothing_and_takes_what_was_given(light):
     assert light.next("s", "b") is None
     assert light.progress("s", "b").standing == "study paused"
     assert light.submit(answered(given), "s", assignment=given.id) == "stored"
+
+
+def test_a_rater_is_told_how_many_are_left(light):
+    """Those at hand among them; with a limit no more than that, without one all that are open to this rater."""
+    study(light, 7, overlap=1)
+    assert light.progress("s", "a").left == 7
+    light.next("s", "a")
+    assert light.progress("s", "a").left == 7
+    answer_all(light, "a", 2)
+    answer_all(light, "b", 3)
+    assert [light.progress("s", rater).left for rater in "abc"] == [2, 2, 2]
+    light.next("s", "b")
+    assert [light.progress("s", rater).left for rater in "abc"] == [1, 2, 1]
+    light.change_settings("s", replace(light.study("s").settings, limit=3))
+    assert [light.progress("s", rater).left for rater in "abc"] == [1, 0, 1]
+    answer_all(light, "a")
+    assert light.progress("s", "a").left == 0

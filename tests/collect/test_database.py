@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from guerdon.cli import main
 from guerdon.collect.backup import backup
 from guerdon.collect.database import parse, public
 from guerdon.collect.schema import metadata
@@ -65,6 +66,42 @@ def test_what_cannot_be_opened_is_one_sentence_without_the_password(url, message
     with pytest.raises(ConfigError, match=message) as caught:
         Store.open(url)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "user list",
+        "user add ada",
+        "user invite ada",
+        "import demo questions.jsonl",
+        "generate demo --prompts p.jsonl --model m --endpoint http://127.0.0.1:9/v1",
+        "rate demo --model m",
+        "prioritise demo --model m",
+        "backup copy.db",
+        "quality {url}",
+        "export {url} --output out.jsonl",
+    ],
+)
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_mistyped_database_is_not_made(command, empty, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    if empty:
+        (tmp_path / "typo.db").touch()
+    (tmp_path / "p.jsonl").write_text('{"prompt": "p"}\n')
+    arguments = command.format(url="sqlite:///typo.db?study=demo").split()
+    named = [] if "{url}" in command else ["--database", "typo.db"]
+    with pytest.raises(SystemExit):
+        main(["collect", *arguments, *named])
+    assert "typo.db" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir() if path.stat().st_size] == ["p.jsonl"]
+
+
+def test_an_empty_database_is_made_only_on_demand(url):
+    with pytest.raises(ConfigError, match="no such database"):
+        Store.open(url, make=False)
+    Store.open(url).close()
+    Store.open(url, make=False).close()
 
 
 def test_the_study_in_a_url_is_for_readers():
@@ -133,6 +170,20 @@ def test_a_backup_that_cannot_be_made_leaves_nothing(tmp_path):
     with pytest.raises(ConfigError, match="no such database"):
         backup(str(tmp_path / "none.db"), tmp_path / "copy.db")
     assert [path.name for path in tmp_path.iterdir()] == ["broken.db"]
+
+
+def test_a_backup_takes_no_file_s_place_unless_it_is_told_to_and_makes_no_folder(light, tmp_path):
+    url, notes = f"sqlite:///{tmp_path}/light.db", tmp_path / "notes.txt"
+    notes.write_text("of value")
+    with pytest.raises(ConfigError, match=r"exists.*--overwrite"):
+        backup(url, notes)
+    assert notes.read_text() == "of value"
+    with pytest.raises(ConfigError, match=r"folder .* does not exist"):
+        backup(url, tmp_path / "new" / "copy.db")
+    assert not (tmp_path / "new").exists()
+    assert backup(url, notes, overwrite=True) == notes.stat().st_size > 1000
+    with pytest.raises(ConfigError, match="is the database itself"):
+        backup(url, tmp_path / "light.db", overwrite=True)
 
 
 def test_postgresql_is_backed_up_by_its_own_tool(new_postgresql, tmp_path, monkeypatch):

@@ -113,7 +113,7 @@ def test_the_commands_generate_and_rate(tmp_path, serve, capsys, monkeypatch):
     )
     said = capsys.readouterr().out
     assert "2 questions added" in said
-    assert "old: 2 answers, 14 prompt and 6 answer tokens; cost 0.0000" in said
+    assert "old: 2 answers, 14 prompt and 6 answer tokens; cost 0.000026" in said
     judge = serve(lambda body, i: completion('{"reason": "it is", "verdict": "A"}'))
     rate = f"collect rate colours --endpoint {judge.url} --model judge --price-prompt 1 --price-answer 2"
     main([*rate.split(), "--dry-run"])

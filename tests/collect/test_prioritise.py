@@ -99,3 +99,23 @@ def test_the_command_says_what_is_missing(model, tmp_path, capsys, monkeypatch):
         store.add_questions("s", [question(i) for i in range(4)])
     main(f"collect prioritise s --model {model}/model1".split())
     assert "no active arm" in capsys.readouterr().out
+
+
+def test_the_trial_runs_when_every_question_is_answered(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with Store.open("study.db") as store:
+        store.create_study("s", Settings(overlap=1, random=0.5, arms=("uncertain",)))
+        store.add_questions("s", [question(i) for i in range(200)])
+        for i in range(200):
+            arm = "random" if i < 130 else "uncertain"
+            order, ranks = (0, 1), (0, 1) if i % 3 else (1, 0)
+            store.submit(
+                Judgement(f"j{i}", "ann", "human", question(i), order, "ranked", ranks, arm=arm, probability=0.01), "s"
+            )
+        assert open_questions(store, "s") == set()
+    main(f"collect prioritise s --model {model}/model1".split())
+    said = capsys.readouterr().out
+    assert "no question is open any more, 200 with labels" in said
+    assert "labels each" in said
+    with Store.open("study.db") as store:
+        assert last_report(store, "s")[2].labels >= 60

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,7 @@ from guerdon.cli import main
 from guerdon.collect.quality import quality
 from guerdon.data.judgements import write_judgements
 from tests.data.study import simulate
-from tests.data.test_judgements import judged
+from tests.data.test_judgements import ASKED, judged
 
 
 def test_numbers_by_hand() -> None:
@@ -56,6 +57,29 @@ def test_planted_raters_reach_the_review_list() -> None:
     assert found.swapped_side_bias > 0
     assert found.share_not_random == pytest.approx(sum(j.arm == "repeat" for j in given) / len(given))
     json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_alpha_is_about_different_raters() -> None:
+    """A model asked in both orders is one rater with one value: its agreement with itself, or the lack of it, is not alpha's."""
+    asked = [
+        replace(ASKED, prompt=({"role": "user", "content": f"{i}?"},), id=f"q{i}") for i in range(30)
+    ]  # fmt: skip
+
+    def model(ways, name="m"):
+        for i, question in enumerate(asked):
+            for order, ranks in zip(((0, 1), (1, 0)), ways(i), strict=True):
+                given = judged(f"{name}{i}{order}", name, ranks, question, kind="model")
+                yield replace(given, order=order)
+
+    first, second = (0.0, 1.0), (1.0, 0.0)
+    same = list(model(lambda i: (first, first) if i % 2 else (second, second)))
+    assert math.isnan(quality(same, raters="model").alpha.value)  # one rater alone
+
+    one = [judged(f"h{i}", "h", first if i % 2 else second, q) for i, q in enumerate(asked)]
+    torn = model(lambda i: (first, second), "torn")  # always the one shown first: ties, on balance
+    ties = [judged(f"t{i}", "t", (0.0, 0.0), q) for i, q in enumerate(asked)]
+    assert quality([*one, *torn], raters="both").alpha == quality([*one, *ties]).alpha
+    assert quality([*one, *same], raters="both").alpha.value == 1.0
 
 
 def test_nothing_yet_is_no_error() -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
+from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 pytest.importorskip("starlette", reason="guerdon collect is an extra")
 
-from guerdon.collect.quality import quality
+from guerdon.collect.quality import Review, quality
+from guerdon.collect.spending import Spent
 from guerdon.collect.web.charts import Panel, panels
-from guerdon.collect.web.quality_view import sections_of, tiles_of
+from guerdon.collect.web.quality_view import cost_of, doubts_of, sections_of, tiles_of
+from guerdon.commands.collect_quality import _render
 from guerdon.types import Judgement, Question
 
 
@@ -66,6 +71,42 @@ def test_raters_stand_in_the_table_with_their_rates():
     assert cells["b"]["first shown wins"] == ("33\u202f%", "19 to 51")
     assert cells["b"]["gold right"] == "–"
     assert len(re.findall("<circle", str(raters.chart))) >= 2
+
+
+def test_a_couple_is_one_entry_that_names_both():
+    found = replace(study(), review=[Review("a", "slow"), Review("a", "agree", "b"), Review("a", "wrong")])
+    assert [(doubt.raters, doubt.reasons) for doubt in doubts_of(found)] == [
+        (("a",), ["slow", "wrong"]),
+        (("a", "b"), ["agree"]),
+    ]
+
+
+@pytest.mark.parametrize("order", [(0, 1), ()])
+def test_page_and_command_show_skill_and_side_bias_of_the_same_raters(order):
+    """One rater alone has no skill, but a side bias as soon as an order was recorded."""
+    answers = tuple(({"role": "assistant", "content": text},) for text in ("yes", "no, not at all"))
+    given = []
+    for i in range(30):
+        asked = Question(({"role": "user", "content": f"{i}?"},), answers, id=f"q{i}")
+        given.append(Judgement(f"j{i}", "alone", "human", asked, order, "ranked", (1.0, 2.0), arm="random"))
+    found = quality(given)
+    section = sections_of(found)[0]
+    page = dict(zip(section.header, section.rows[0], strict=True))
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(_render(found))
+    command = next(line for line in console.export_text().splitlines() if line.startswith("alone")).split()
+    assert page["skill"] == "–"
+    assert command[3] == "?"
+    if order:
+        assert page["side bias"][0] == command[4]
+        assert float(command[4]) > 0.2
+    else:
+        assert (page["side bias"], command[4]) == ("–", "?")
+
+
+def test_small_costs_are_not_nothing():
+    bills = [Spent("m", "rate", 2, 10, 5, cost) for cost in (0.0037, 0.0000126, 1234.5, 0.0, None)]
+    assert [row[-1] for row in cost_of(bills).rows] == ["0.0037", "0.000013", "1,234.50", "0.00", "no price given"]
 
 
 def test_nothing_judged_makes_no_section():

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import subprocess
 import uuid
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("starlette", reason="guerdon collect is an extra")
 
+from guerdon.cli import main
 from guerdon.collect.settings import Settings
 from guerdon.collect.show import ATTRIBUTES, TAGS, markup, plain
 from guerdon.collect.web.app import PATHS
@@ -106,7 +111,17 @@ def test_no_script_runs_in_a_browser_wherever_the_payload_stands(tmp_path):
         page.wait_for_selector("#state[data-state=saved]")
         assert place.store.counts("attack").judgements == len(questions)
         sign_in("ada")
-        for tab in ("", "/settings", "/guidelines/edit", "/people", "/quality", "/review", "/export", "/import"):
+        for tab in (
+            "",
+            "/settings",
+            "/guidelines/edit",
+            "/people",
+            "/quality",
+            "/review",
+            "/export",
+            "/import",
+            "/judgements?rater=rater one",
+        ):
             page.goto(f"{address}/studies/attack{tab}")
         for path in ("/studies", "/accounts", "/audit"):
             page.goto(address + path)
@@ -267,6 +282,49 @@ def test_passwords_cannot_be_guessed(place):
     assert int(reply.headers.get("retry-after", 1)) > 0
 
 
+def test_an_admin_gives_a_new_password_which_works_at_once(place):
+    """Failed tries count no more, who was signed in is signed out, the log has it without the password; others may not."""
+    signed_in, client = place.client("rater one"), place.client()
+    token = csrf(client.get("/login").text)
+
+    def sign_in(password):
+        return client.post("/login", data={"name": "Rater one", "password": password, "csrf": token}).status_code
+
+    assert [sign_in("wrong password") for _ in range(6)][-1] == 429
+    admin, lead = place.client("ada"), place.client("lead one")
+    form = {"action": "password", "name": "rater one"}
+    assert lead.post("/accounts", data=form | {"csrf": lead.headers["x-csrf-token"]}).status_code == 404
+    page = admin.post("/accounts", data=form | {"csrf": admin.headers["x-csrf-token"]}).text
+    password = page.split('<p class="copy" tabindex="0">')[1].partition("<")[0]
+    assert len(password) >= 24
+    assert signed_in.get("/api/studies/one/next").status_code == 401
+    assert sign_in(PASSWORD) == 401  # looked at, and wrong now
+    assert sign_in(password) == 303
+    event = next(event for event in place.access.events() if event.action == "password changed")
+    assert (event.person, event.detail) == ("ada", {"name": "rater one", "failed sign-ins forgotten": 5})
+    own = admin.post("/accounts", data=form | {"name": "ada", "csrf": admin.headers["x-csrf-token"]})
+    assert (own.status_code, "page of your account" in own.text) == (400, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ("add ADA", "already an account"),
+        ("add eve --study three", "no study 'three'"),
+        ("add <eve>", "a name has"),
+        ("password eve", "no account 'eve'"),
+        ("invite ada --study three", "no study 'three'"),
+    ],
+)
+def test_the_command_line_prints_no_password_for_what_it_refuses(place, tmp_path, capsys, arguments, reason):
+    people = place.access.people()
+    with pytest.raises(SystemExit):
+        main(["collect", "user", *arguments.split(), "--generate", "--database", str(tmp_path / "study.db")])
+    out, err = capsys.readouterr()
+    assert (out, reason in err) == ("", True)
+    assert place.access.people() == people
+
+
 def test_bodies_that_are_wrong_in_form_are_refused(place):
     client = place.client("rater one")
     address = "/api/studies/one/judgements"
@@ -285,3 +343,13 @@ def test_bodies_that_are_wrong_in_form_are_refused(place):
     assert client.post(address, content=huge, headers={"content-type": "application/json"}).status_code == 413
     assert place.client().get("/static/../app.py").status_code == 404
     assert place.client().get("/static/%2e%2e/%2e%2e/store.py").status_code == 404
+
+
+def test_the_audit_looks_at_every_pinned_version():
+    folder = Path(__file__).parents[2]
+    if shutil.which("make") is None:
+        pytest.skip("no make on this machine")
+    planned = subprocess.run(["make", "-n", "audit"], cwd=folder, capture_output=True, text=True, check=True).stdout
+    assert "pip-audit --strict --no-deps --disable-pip --requirement constraints.txt" in planned
+    pins = (folder / "constraints.txt").read_text(encoding="utf-8").split()
+    assert all(re.fullmatch(r"[\w.-]+==[\w.+!-]+", pin) for pin in pins)  # else --no-deps would leave something out

@@ -118,9 +118,12 @@ def test_a_rater_works_by_keyboard_alone(browser, address, place):
 
     page.keyboard.press("u")  # undo: the same question, the answer filled in
     page.wait_for_function("text => document.querySelector('.turn.user').innerText === text", arg=first)
+    assert "replaces that answer" in page.inner_text("#again")
+    assert faults(page) == []
     page.keyboard.press("0")
     page.keyboard.press("Enter")
     page.wait_for_function("text => document.querySelector('.turn.user').innerText !== text", arg=first)
+    assert page.locator("#again").count() == 0
     saved(page)
     page.wait_for_timeout(200)
     last = list(place.store.judgements("one"))[-1]
@@ -175,20 +178,110 @@ def test_ranking_four_answers_with_a_tie(browser, address, place):
     page.context.close()
 
 
+def skipped(page):
+    """Pairs of headings between which a level is left out."""
+    levels = page.evaluate(
+        "[...document.querySelectorAll('h1, h2, h3, h4, h5, h6')].filter(h => h.checkVisibility()).map(h => +h.tagName[1])"
+    )
+    return [(a, b) for a, b in zip([0, *levels], levels, strict=False) if b > a + 1]
+
+
 def test_the_pages_of_an_admin(browser, address, place):
     page = sign_in(browser, address, "ada")
+    page.goto(f"{address}/studies/one/rate")
+    page.wait_for_selector("[data-card]")
+    assert "about 10 to go" in page.inner_text("#count") or "Training" in page.inner_text("#count")
+    assert skipped(page) == []
+    page.keyboard.press("g")
+    assert skipped(page) == []
     for path in ("/studies", "/accounts", "/audit", "/account", "/studies/new", "/studies/one/guidelines"):
         page.goto(address + path)
         assert faults(page) == [], path
-    for tab in ("", "/settings", "/guidelines/edit", "/people", "/import", "/quality", "/review", "/export"):
+        assert skipped(page) == [], path
+    for tab in (
+        "",
+        "/settings",
+        "/guidelines/edit",
+        "/people",
+        "/import",
+        "/quality",
+        "/review",
+        "/judgements?rater=rater one",
+        "/export",
+    ):
         page.goto(f"{address}/studies/one{tab}")
         assert page.inner_text("h1") == "one"
         assert faults(page) == [], tab
+        assert skipped(page) == [], tab
     with page.expect_download() as download:
         page.click("text=All events")
     text = download.value.path().read_text(encoding="utf-8")
     lines = [json.loads(line) for line in text.splitlines()]
-    assert {line["id"] for line in lines} == {j.id for j in place.store.judgements("one")}
+    assert {line["judgement"] for line in lines} == {j.id for j in place.store.judgements("one")}
+    page.context.close()
+
+
+def test_what_takes_something_away_asks_first_and_can_be_undone(browser, address, place):
+    page = sign_in(browser, address, "ada")
+    place.access.add("guest", "rater", PASSWORD)
+    place.access.join("guest", "two", "ada")
+    guest = place.access.find("guest")
+    page.goto(f"{address}/studies/two/people")
+    row = page.locator("tr", has_text="guest")
+    row.locator("summary", has_text="Take out").click()
+    assert place.access.studies(guest) == ["two"]  # nothing yet, but the question
+    assert faults(page) == []
+    row.get_by_role("button", name="Take guest out").click()
+    page.get_by_role("button", name="Put back guest").click()
+    row.locator("summary", has_text="Take out").wait_for()
+    assert place.access.studies(guest) == ["two"]
+    row.locator("summary", has_text="Stop").click()
+    row.get_by_role("button", name="Stop guest").click()
+    row.get_by_role("button", name="Let in").wait_for()
+    assert place.store.progress("two", "guest").state == "removed"
+
+    page.goto(f"{address}/studies/two")
+    page.locator("summary", has_text="Close").click()
+    assert place.store.study("two").state == "open"
+    page.get_by_role("button", name="Close the study").click()
+    page.get_by_role("button", name="Open").click()
+    page.get_by_role("button", name="Pause").wait_for()
+    assert place.store.study("two").state == "open"
+
+    page.goto(f"{address}/accounts")
+    row = page.locator("tr", has_text="guest")
+    row.locator("summary", has_text="Close").click()
+    assert place.access.find("guest").active
+    row.get_by_role("button", name="Close guest").click()
+    row.get_by_role("button", name="Open").wait_for()
+    assert not place.access.find("guest").active
+    page.context.close()
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_no_page_is_wider_than_a_small_screen(browser, address, place, width):
+    """Long names and many buttons: nothing but marked regions scrolls sideways, and buttons are within reach."""
+    if place.access.find("rater of a name that goes on") is None:
+        place.access.add("rater of a name that goes on", "rater", PASSWORD)
+        place.access.join("rater of a name that goes on", "one", "ada")
+    page = sign_in(browser, address, "ada", viewport={"width": width, "height": 640})
+    studies = [f"/studies/one{tab}" for tab in ("", "/settings", "/guidelines/edit", "/people", "/import", "/export")]
+    more = ["/studies/one/quality", "/studies/one/review", "/studies/one/judgements?rater=rater one"]
+    for path in ("/studies", "/accounts", "/audit", "/account", "/studies/new", *studies, *more):
+        page.goto(address + path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        outside = page.evaluate(
+            "[...document.querySelectorAll('button')].filter(b => b.getBoundingClientRect().right > innerWidth).length"
+        )
+        assert outside == 0, path
+        assert faults(page) == [], path
+    page.goto(f"{address}/studies/ranks/rate")
+    page.wait_for_selector("[data-card]")
+    for pressed in ("3", "1", "=", "2"):
+        page.keyboard.press(pressed)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    heights = page.evaluate("[...document.querySelectorAll('.card h2, .badge')].map(node => node.offsetHeight)")
+    assert max(heights) < 30, "a label of an answer takes two lines"
     page.context.close()
 
 

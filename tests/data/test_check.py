@@ -10,8 +10,10 @@ import pytest
 from rich.console import Console
 
 from guerdon.data.check import Check, check
+from guerdon.data.export import export
 from guerdon.data.quality import ODD_CHARACTERS, estimated_length, odd_characters, template_leftovers
-from guerdon.types import Conversation, DataError, Message
+from guerdon.types import Conversation, DataError, Message, Question
+from tests.data.test_judgements import judged
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 real = pytest.mark.skipif(not DATA.exists(), reason="needs the shared preference data beside the checkout")
@@ -21,6 +23,11 @@ def checked(tmp_path: Path, *rows: dict[str, Any], **options: Any) -> Check:
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return check(path, **options)
+
+
+def question(name: str) -> Question:
+    answers = tuple(({"role": "assistant", "content": f"{name} {side}"},) for side in "xy")
+    return Question(({"role": "user", "content": f"{name}?"},), answers, id=name)
 
 
 def pair(chosen: str = "x", rejected: str = "y", prompt: str = "q", **more: Any) -> dict[str, Any]:
@@ -199,6 +206,25 @@ def test_json_and_table_hold_the_numbers(tmp_path: Path) -> None:
     text = console.export_text()
     assert "3, of which 2 are kept out" in text
     assert "rows.jsonl:2, rows.jsonl:3" in text
+
+
+@pytest.mark.parametrize("format", ["label-studio", "argilla"])
+def test_rows_that_hold_several_judgements_keep_out_no_less_than_none(format: str, tmp_path: Path) -> None:
+    given = [judged(f"{q}{r}", r, question=question(q)) for q in ("a", "b", "c") for r in ("ann", "bob", "cy")]
+    given[0] = judged("a-skip", "ann", (), answer="skip", question=question("a"))
+    export(given, tmp_path / "out.jsonl", format)
+    if format == "label-studio":
+        with (tmp_path / "out.jsonl").open("a") as file:
+            file.write(
+                json.dumps({"id": 9, "data": {"prompt": "q", "answer1": "x", "answer2": "y"}, "annotations": []})
+            )
+    found = check(tmp_path / "out.jsonl")
+    unlabelled = format == "label-studio"
+    assert found.dropped == {"skip": 1} | ({"no label": 1} if unlabelled else {})
+    assert (found.rows, found.comparisons) == (3 + unlabelled, 8)
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(found.render())
+    assert f"{found.rows}, of their judgements {1 + unlabelled} are kept out" in console.export_text()
 
 
 def test_nothing_usable_is_reported_not_raised(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def create(visit: Visit) -> Response:
             raise ConfigError("a study cannot be called 'new'; choose another name")
         visit.store.create_study(name, settings, visit.person.name)
     except ConfigError as error:
-        return visit.page("study_new.html", 400, fields=_sent(visit), name=name, problem=sentence(error))
+        return visit.page("study_new.html", 400, fields=_sent(visit), name=name, problem=_said(error))
     visit.site.access.note(visit.person.name, "study begun", name)
     if visit.person.role != "admin":
         visit.site.access.join(visit.person.name, name, visit.person.name)
@@ -105,7 +105,7 @@ def change_settings(visit: Visit) -> Response:
         settings = _settings(visit, study.settings)
     except ConfigError as error:
         return visit.page(
-            "settings.html", 400, fields=_sent(visit), version=study.version, problem=sentence(error), saved=False
+            "settings.html", 400, fields=_sent(visit), version=study.version, problem=_said(error), saved=False
         )
     if settings != study.settings:
         version = visit.store.change_settings(visit.study, settings, visit.person.name)
@@ -143,6 +143,12 @@ def by_day(hours: Any, now: datetime, days: int = 30) -> list[tuple[str, int]]:
 def last_hours(hours: Any, now: datetime, many: int) -> list[int]:
     """Judgements in each of the last hours, the current one last."""
     return [hours.get((now - timedelta(hours=back)).strftime("%Y-%m-%dT%H"), 0) for back in range(many - 1, -1, -1)]
+
+
+def _said(error: ConfigError) -> str:
+    """What is wrong with a setting, by what the form calls it."""
+    name, _, rest = str(error).partition(" ")
+    return f"“{HELP[name][0]}” {rest}." if name in HELP else sentence(error)
 
 
 def _was(visit: Visit, what: str) -> bool:

@@ -126,11 +126,15 @@ def standing(progress: Progress) -> dict[str, Any]:
         "standing": progress.standing,
         "state": progress.state,
         "items": progress.items,
-        "done": progress.done,
-        "limit": progress.limit,
+        "left": to_go(progress),
         "training_done": progress.training_done,
         "training_total": progress.training_total,
     }
+
+
+def to_go(progress: Progress) -> int:
+    """About how many questions are left, in fives: an item that does not count would give itself away otherwise."""
+    return -(-progress.left // 5) * 5
 
 
 def number_of(sent: Any) -> int:

@@ -8,17 +8,22 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, get_args
 
 from starlette.datastructures import UploadFile
 from starlette.responses import Response, StreamingResponse
 
 from guerdon.collect.bring import bring
+from guerdon.collect.database import public
 from guerdon.collect.records import QUESTION_KINDS
 from guerdon.collect.web.gate import Visit
 from guerdon.collect.web.sign_in import sentence
-from guerdon.types import ConfigError, DataError, GuerdonError, Judgement
+from guerdon.data.export import JUDGED, LABELLED, export
+from guerdon.data.judgements import to_row
+from guerdon.data.labels import How, Raters
+from guerdon.types import ConfigError, DataError, GuerdonError
 
+EXPORTED = "judgements exported"  # in the log
 ENDINGS = (".jsonl", ".json", ".csv", ".parquet", ".jsonl.gz", ".json.gz", ".csv.gz")
 
 
@@ -63,21 +68,51 @@ def _bring(visit: Visit) -> dict[str, Any]:
 
 
 def export_page(visit: Visit) -> Response:
-    return visit.page("export.html", counts=visit.store.counts(visit.study))
+    return _export_page(visit)
+
+
+def _export_page(visit: Visit, status: int = 200, problem: str = "") -> Response:
+    """Every format, the command that writes the same file, and what was exported before with what was left out of it."""
+    url = visit.store.database.engine.url.update_query_dict({"study": visit.study})
+    events = visit.site.access.events(500, study=visit.study)
+    return visit.page(
+        "export.html",
+        status,
+        counts=visit.store.counts(visit.study),
+        formats=(*LABELLED, *JUDGED[1:]),
+        address=public(url),
+        exported=[event for event in events if event.action == EXPORTED][:10],
+        problem=problem,
+    )
 
 
 def download(visit: Visit) -> Response:
-    """All judgements as JSON lines, streaming: raw events, or those that stand."""
-    only_current = visit.request.query_params.get("which") == "current"
-    source = visit.store.current(visit.study) if only_current else visit.store.judgements(visit.study)
-    visit.site.access.note(visit.person.name, "judgements exported", visit.study, current=only_current)
-    name = f"{visit.study}{'-current' if only_current else ''}.judgements.jsonl"
+    """A study in any format, as `guerdon collect export` writes it, or the page again with the reason why it cannot be."""
+    asked = visit.request.query_params
+    format, current = asked.get("format", "judgements"), asked.get("which") == "current"
+    source = visit.store.current(visit.study) if current else visit.store.judgements(visit.study)
+    name = f"{visit.study}{'-current' if current else ''}.{format}.jsonl"
+    if format == "judgements":  # as it comes out of the database, however much it is
+        lines: Iterator[str] | BinaryIO = (json.dumps(to_row(j), ensure_ascii=False) + "\n" for j in source)
+        visit.site.access.note(visit.person.name, EXPORTED, visit.study, format=format, current=current)
+    else:
+        with tempfile.TemporaryDirectory(prefix="guerdon-") as folder:
+            path = Path(folder) / "export.jsonl"
+            try:
+                done = export(
+                    source, path, format, labels=_one_of(get_args(How), asked.get("labels")),
+                    raters=_one_of(get_args(Raters), asked.get("raters")),
+                    skip_unsupported="skip_unsupported" in asked, pairs="pairs" in asked,
+                    drop=asked.getlist("drop"), round_strength="round_strength" in asked,
+                )  # fmt: skip
+            except GuerdonError as error:
+                return _export_page(visit, 400, sentence(error))
+            lines = path.open("rb")  # read to its end after its name is gone
+        left = {"left_out": done.left_out, "skipped": done.skipped}
+        visit.site.access.note(visit.person.name, EXPORTED, visit.study, format=format, rows=done.rows, **left)
     headers = {"content-disposition": f'attachment; filename="{name}"'}
-    return StreamingResponse(_lines(source), media_type="application/x-ndjson", headers=headers)
+    return StreamingResponse(lines, media_type="application/x-ndjson", headers=headers)
 
 
-def _lines(judgements: Iterator[Judgement]) -> Iterator[str]:
-    for judgement in judgements:
-        row = asdict(judgement)
-        row = {name: None if value != value else value for name, value in row.items()}  # NaN is no JSON
-        yield json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+def _one_of(known: tuple[Any, ...], asked: str | None) -> Any:
+    return asked if asked in known else known[0]

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from starlette.responses import RedirectResponse, Response
 
-from guerdon.collect.access import Role, valid_role
+from guerdon.collect.access import Role, new_password, valid_name, valid_role
 from guerdon.collect.web.gate import Stop, Visit
 from guerdon.collect.web.sign_in import sentence
 from guerdon.types import ConfigError
@@ -19,16 +19,13 @@ def members(visit: Visit) -> Response:
 
 
 def _members(visit: Visit, status: int = 200, **more: object) -> Response:
-    inside = visit.site.access.people(visit.study)
+    """The page; only an admin, who knows all accounts, is offered their names."""
+    inside, access = visit.site.access.people(visit.study), visit.site.access
     progress = {person.name: visit.store.progress(visit.study, person.name) for person in inside[:200]}
     names = {person.name for person in inside}
-    others = [person for person in visit.site.access.people() if person.name not in names] if _is_admin(visit) else []
-    known: dict[str, object] = {"link": "", "expires": "", "uses": 0}
+    others = [person for person in access.people() if person.name not in names] if visit.person.role == "admin" else []
+    known: dict[str, object] = {"link": "", "expires": "", "uses": 0, "former": access.former(visit.study)}
     return visit.page("people.html", status, members=inside[:200], progress=progress, others=others, **(known | more))
-
-
-def _is_admin(visit: Visit) -> bool:
-    return visit.person.role == "admin"
 
 
 def invite(visit: Visit) -> Response:
@@ -43,8 +40,11 @@ def invite(visit: Visit) -> Response:
 
 
 def add_member(visit: Visit) -> Response:
-    """Let an account that exists into the study: an admin's business, who alone knows all accounts."""
-    visit.site.access.join(visit.text("name"), visit.study, visit.person.name)
+    """Let an account that exists into the study, or back into it."""
+    try:
+        visit.site.access.join(valid_name(visit.text("name")), visit.study, visit.person.name)
+    except ConfigError as error:
+        return _members(visit, 400, problem=sentence(error))
     return RedirectResponse(f"/studies/{visit.study}/people", 303)
 
 
@@ -73,17 +73,30 @@ def _member(visit: Visit) -> str:
 
 
 def accounts(visit: Visit) -> Response:
-    return visit.page("accounts.html", people=visit.site.access.people(), link="")
+    return _accounts(visit)
+
+
+def _accounts(visit: Visit, status: int = 200, words: str = "", secret: str = "", problem: str = "") -> Response:
+    """The page, perhaps with a link or a password that is shown this once."""
+    people = visit.site.access.people()
+    return visit.page("accounts.html", status, people=people, words=words, secret=secret, problem=problem)
 
 
 def change_account(visit: Visit) -> Response:
-    """One of: invite somebody to a role, close or open an account, give another role."""
+    """One of: invite somebody to a role, close or open an account, give another role or a new password."""
     access, name, action = visit.site.access, visit.text("name"), visit.text("action")
     try:
         if action == "invite":
             token = access.invite(_role(visit), "", visit.person)
             base = next(iter(sorted(visit.site.origins)), "") or str(visit.request.base_url).rstrip("/")
-            return visit.page("accounts.html", people=access.people(), link=f"{base}/invitation/{token}")
+            return _accounts(visit, words="This link is shown once:", secret=f"{base}/invitation/{token}")
+        if action == "password":
+            if name == visit.person.name:
+                raise ConfigError("change your own password on the page of your account")
+            password = new_password()
+            access.set_password(name, password, visit.person.name)
+            words = f"The new password of {name}, shown once; they can change it on the page of their account:"
+            return _accounts(visit, words=words, secret=password)
         if action in ("close", "open"):
             access.set_active(name, action == "open", visit.person.name)
         elif action == "role":
@@ -91,7 +104,7 @@ def change_account(visit: Visit) -> Response:
         else:
             raise ConfigError("there is no such action")
     except ConfigError as error:
-        return visit.page("accounts.html", 400, people=access.people(), link="", problem=sentence(error))
+        return _accounts(visit, 400, problem=sentence(error))
     return RedirectResponse("/accounts", 303)
 
 

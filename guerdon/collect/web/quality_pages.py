@@ -19,6 +19,7 @@ from guerdon.collect.web.gate import Visit
 from guerdon.data.labels import Raters
 
 FRESH = 300.0  # seconds for which numbers are shown without being computed anew
+LATEST = 50  # judgements on the page of a rater
 PATIENCE = 1.0  # seconds a page waits for numbers that are being computed
 
 
@@ -81,15 +82,24 @@ def quality(visit: Visit) -> Response:
         sections=sections,
         whose=whose,
         has_models=whose != "human" or any(bill.purpose == "rate" for bill in bills),
+        doubts=len(quality_view.doubts_of(found)) if found and whose == "human" else 0,
         counts=visit.store.counts(visit.study),
     )
 
 
 def review(visit: Visit) -> Response:
-    """Raters in doubt, with what raised the doubt; a person decides."""
+    """Raters in doubt, with all that raised the doubt; a person decides."""
     kept = _quality(visit, "human")
     found: Quality | None = kept.value if kept is not None else None
-    return visit.page("review.html", kept=kept, rows=found.review if found else [], known=found is not None)
+    rows = quality_view.doubts_of(found) if found else []
+    return visit.page("review.html", kept=kept, rows=rows, known=found is not None)
+
+
+def judgements(visit: Visit) -> Response:
+    """The last judgements of one rater, as that rater saw the questions."""
+    rater = visit.request.query_params.get("rater", "")
+    rows = [quality_view.seen(stored.judgement) for stored in visit.store.latest(visit.study, rater, LATEST)]
+    return visit.page("judgements.html", rater=rater, rows=rows, is_all=len(rows) < LATEST)
 
 
 def _whose(visit: Visit) -> Raters:

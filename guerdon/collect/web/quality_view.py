@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from guerdon.collect.chat_api import money
 from guerdon.collect.quality import Quality, RaterQuality, Share
 from guerdon.collect.selection import SelectionReport
 from guerdon.collect.spending import Spent
 from guerdon.collect.web import charts
 from guerdon.collect.web.filters import count, moment, number, share
 from guerdon.data.raters import Interval
+from guerdon.types import Judgement
 
 Cell = str | tuple[str, str]  # what stands in a table; of two the second is small, below: the interval
 
@@ -29,6 +31,25 @@ class Tile:
     name: str
     value: str
     note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A rater, or a couple, on the review list, and everything that put them there."""
+
+    raters: tuple[str, ...]
+    reasons: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A judgement as its rater saw it: the question and the answers, shortened, with their ranks in the order shown."""
+
+    asked: str
+    answers: list[tuple[str, str]]
+    said: str
+    note: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +86,35 @@ def tiles_of(found: Quality) -> list[Tile]:
              f"{count(found.per_day)} a day"),
         Tile("From the random arm", share(1 - found.share_not_random), "or given without a choice; the rest counts neither for agreement nor for alpha"),
     ]  # fmt: skip
+
+
+def doubts_of(found: Quality) -> list[Doubt]:
+    """The review list, one entry for each rater or couple."""
+    reasons: dict[tuple[str, ...], list[str]] = {}
+    for item in found.review:
+        reasons.setdefault((item.rater, item.other) if item.other else (item.rater,), []).append(item.reason)
+    return [Doubt(raters, why) for raters, why in reasons.items()]
+
+
+def seen(judgement: Judgement) -> Seen:
+    """A judgement for the page of a rater."""
+    order = judgement.order or tuple(range(len(judgement.question.completions)))
+    answers = [judgement.question.completions[candidate][-1]["content"] for candidate in order]
+    ranks = [f"{judgement.ranks[candidate]:g}" if judgement.ranks else "" for candidate in order]
+    seconds = judgement.submitted_at - judgement.shown_at
+    note = [moment(judgement.submitted_at), f"{number(seconds)} s", f"asked as: {judgement.arm}"]
+    said = "" if judgement.ranks else judgement.answer.replace("_", " ")
+    if judgement.strength is not None:
+        said = f"strength {judgement.strength:g}"
+    note += ["replaces an earlier answer"] if judgement.replaces else []
+    asked = judgement.question.prompt[-1]["content"] if judgement.question.prompt else ""
+    shown = list(zip(map(_short, answers), ranks, strict=True))
+    return Seen(_short(asked), shown, said, ", ".join(note), judgement.rationale)
+
+
+def _short(text: str, most: int = 300) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def sections_of(found: Quality) -> list[Section]:
@@ -106,7 +156,7 @@ def cost_of(bills: Sequence[Spent]) -> Section:
     """What AI raters and generators have cost so far."""
     rows = [
         [b.rater, {"rate": "ratings", "generate": "answers"}[b.purpose], count(b.requests), count(b.prompt_tokens),
-         count(b.completion_tokens), "no price given" if b.cost is None else f"{b.cost:,.2f}"]
+         count(b.completion_tokens), "no price given" if b.cost is None else money(b.cost)]
         for b in bills
     ]  # fmt: skip
     return Section("Cost of models", "In the currency of the prices that were given.",
@@ -115,20 +165,20 @@ def cost_of(bills: Sequence[Spent]) -> Section:
 
 def _raters(table: Sequence[RaterQuality]) -> Section:
     drawn = [row for row in table[:DRAWN] if row.model or row.left.n]
-    known = [row.model if row.model and row.model.known else None for row in drawn]
+    skills = [row.skill for row in drawn]
     shown = [
         charts.Panel(
             "Skill",
-            *_ends([model.slope.value for model in known if model], 0, 2),
+            *_ends([skill.value for skill in skills if skill], 0, 2),
             1,
-            [_span(model.slope) if model else None for model in known],
+            [_span(skill) if skill else None for skill in skills],
         ),
-        charts.Panel("Side bias", -0.5, 0.5, 0, [_span(model.side) if model else None for model in known]),
+        charts.Panel("Side bias", -0.5, 0.5, 0, [_span(row.side) if row.side else None for row in drawn]),
         charts.Panel("Longer answer wins", 0, 1, 0.5, [_span(row.longer) for row in drawn]),
         charts.Panel("Gold items right", 0, 1, 0.7, [_span(row.gold) for row in drawn]),
     ]
     note = ("Skill 1 is the typical rater, 0 is guessing. Side bias is how much oftener than not the first shown wins an even pair. "
-            "A rater with few votes in common with others has neither. Formatted: with lists, headings, code or bold. Very fast: in "
+            "The skill of a rater with few votes in common with others is not known. Formatted: with lists, headings, code or bold. Very fast: in "
             "less than a fifth of the study’s median time. Lines and small print are 95 % intervals; an arrow says that one goes on.")  # fmt: skip
     if len(table) > LISTED:
         note += f" The {LISTED} with most judgements of {count(len(table))}."
@@ -139,18 +189,17 @@ def _raters(table: Sequence[RaterQuality]) -> Section:
 
 
 def _rater(row: RaterQuality) -> list[Cell]:
-    model = row.model if row.model and row.model.known else None
-    skill: Cell = "–"
-    side: Cell = "–"
-    if model:
-        skill = f"{model.slope.value:.2f}", f"{model.slope.low:.2f} to {model.slope.high:.2f}"
-        side = f"{model.side.value:+.2f}", f"{model.side.low:+.2f} to {model.side.high:+.2f}"
+    skill, side = _cell(row.skill, ".2f"), _cell(row.side, "+.2f")
     parts = (row.left, row.longer, row.formatted, row.fast, row.gold, row.consistent)
     shares: list[Cell] = [
         (f"{100 * part.value:.0f}\u202f%", f"{100 * part.low:.0f} to {100 * part.high:.0f}") if part.n else "–"
         for part in parts
     ]
     return [row.rater, count(row.judgements), number(row.seconds), skill, side, *shares, count(row.attention_failures)]
+
+
+def _cell(found: Interval | None, form: str) -> Cell:
+    return (f"{found.value:{form}}", f"{found.low:{form}} to {found.high:{form}}") if found else "–"
 
 
 def _ends(values: Sequence[float], low: float, high: float) -> tuple[float, float]:

@@ -24,10 +24,9 @@ def studies(visit: Visit) -> Response:
     access, store = visit.site.access, visit.store
     rows = []
     for name in access.studies(visit.person):
-        study = store.study(name)
-        rows.append(
-            {"study": study, "title": study.settings.title or name, "progress": store.progress(name, visit.person.name)}
-        )
+        study, progress = store.study(name), store.progress(name, visit.person.name)
+        title, left = study.settings.title or name, answers.to_go(progress)
+        rows.append({"study": study, "title": title, "progress": progress, "left": left})
     return visit.page("studies.html", rows=rows)
 
 

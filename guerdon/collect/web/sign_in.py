@@ -27,7 +27,7 @@ def login(visit: Visit) -> Response:
     except sessions.SignInRefused as refused:
         if refused.wait:
             minutes = math.ceil(refused.wait / 60)
-            problem = f"Too many tries. Wait {minutes} minute{'s' * (minutes > 1)}; a new password does not shorten it."
+            problem = f"Too many tries. Wait {minutes} minute{'s' * (minutes > 1)}, or ask for a new password."
             page = visit.page("login.html", 429, next=destination, problem=problem, name=name)
             page.headers["retry-after"] = str(math.ceil(refused.wait))
             return page
@@ -86,9 +86,10 @@ def change_password(visit: Visit) -> Response:
 
 
 def sentence(error: Exception) -> str:
-    """An error as a sentence on a page."""
+    """An error as a sentence on a page; the name of a file stays as it is."""
     text = str(error)
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
+    first = text.partition(" ")[0]
+    return (text[:1].upper() + text[1:] if first.isalpha() else text) + ("" if text.endswith((".", "?", "!")) else ".")
 
 
 def _with_guest(visit: Visit, template: str, **values: Any) -> Response:

@@ -32,7 +32,7 @@ function turn(message) {
 }
 
 export function prompt(question) {
-  return el("section", { class: "prompt", "aria-label": "Conversation" }, ...question.prompt.map(turn));
+  return el("section", { class: "prompt", "aria-labelledby": "asked" }, el("h2", { id: "asked", class: "unseen", text: "Conversation" }), ...question.prompt.map(turn));
 }
 
 export function card(question, position, asks, hear) {
@@ -69,10 +69,10 @@ export function extras(asks, hear) {
 }
 
 export function verdict(question, asks, hear) {
-  const many = question.answers.length > 2, choices = el("div", { class: "group" });
+  const many = question.answers.length > 2, choices = el("div", { class: "group two" });
   const node = el("form", { class: "verdict", "aria-label": "Your answer", on: { submit: (event) => { event.preventDefault(); hear.send(); } } });
   if (many) {
-    choices.append(el("span", { class: "ranking", id: "ranking", "aria-live": "polite", text: "Best first: press the number of an answer" }));
+    choices.append(el("span", { class: "ranking", id: "ranking", "aria-live": "polite", text: "Best first: rank an answer, or press its number" }));
     if (asks.ties) choices.append(el("button", { type: "button", id: "tie", "aria-pressed": "false", on: { click: hear.tie } }, key("="), "Next is a tie"));
     choices.append(el("button", { type: "button", on: { click: hear.back } }, key("⌫"), "Take back"));
   } else {

@@ -10,8 +10,8 @@ const base = `/api/studies/${encodeURIComponent(asks.study)}`;
 const mine = `guerdon.${asks.rater}.${asks.study}`;
 const HOLD = 2; // questions on the screen and ahead of it
 const KEYS = [["1 – 9", "Choose that answer; with more than two, rank it next"], ["0 or =", "About the same; with more than two, the next is a tie"], ["Backspace", "Take the last rank back"], ["B", "Both or all are bad"],
-  ["J K L", "Slightly, clearly, much better"], ["A", "Go to the ratings"], ["R", "Go to the reason; Escape leaves it"], ["E", "Rewrite the winner"], ["← →", "Go from answer to answer"],
-  ["Enter", "Send"], ["S", "Skip"], ["F", "Flag"], ["U", "Undo the last answer"], ["G", "Guidelines"], ["?", "This list"]];
+  ["J K L", "Slightly, clearly, much better"], ["A", "Go to the ratings"], ["R", "Go to the reason"], ["E", "Rewrite the winner"], ["Escape", "Leave a text; single keys work again"], ["← →", "Go from answer to answer"],
+  ["Enter", "Send; after a training question, go on"], ["Ctrl+Enter", "Send, also from within a text"], ["S", "Skip"], ["F", "Flag"], ["U", "Undo the last answer"], ["G", "Guidelines"], ["?", "This list"]];
 
 let held = []; // questions given to this browser; the first is on the screen
 let current = null, draft = null, times = {}, progress = null, fetching = false, learning = false;
@@ -36,8 +36,8 @@ function onResult(result, reply) {
 function showProgress(found) {
   progress = found;
   const training = found.state === "training" && found.training_total;
-  const [done, all] = training ? [found.training_done, found.training_total] : [found.items, found.limit];
-  $("count").textContent = training ? `Training: ${done} of ${all}` : all ? `${done} of ${all} answered` : `${done} answered`;
+  const [done, all] = training ? [found.training_done, found.training_total] : [found.items, found.items + found.left];
+  $("count").textContent = training ? `Training: ${done} of ${all}` : `${done} answered` + (found.left > 5 ? `, about ${found.left} to go` : found.left ? ", a few to go" : "");
   $("progress").hidden = !all;
   if (all) Object.assign($("progress"), { max: all, value: Math.min(done, all) });
 }
@@ -76,7 +76,8 @@ function show() {
   draft = Object.assign(say.blank(), kept.get(`${mine}.draft.${current.assignment}`) ?? {});
   times = { shown_at: Date.now() / 1000, first_input_at: null };
   const answers = draw.el("div", { class: k > 2 ? "answers many" : "answers" }, ...current.answers.map((_, position) => draw.card(current, position, asks, hear)));
-  $("place").replaceChildren(draw.prompt(current), answers, draw.extras(asks, hear), draw.verdict(current, asks, hear));
+  const again = current.replaces ? [draw.el("p", { class: "note", id: "again", text: "You answered this before. What you send now replaces that answer; until then it stands." })] : [];
+  $("place").replaceChildren(...again, draw.prompt(current), answers, draw.extras(asks, hear), draw.verdict(current, asks, hear));
   for (const [name, values] of Object.entries(draft.rates)) values.forEach((value, position) => {
     const input = document.querySelector(`[name="rate-${asks.attributes.indexOf(name)}-${position}"][value="${value}"]`);
     if (input) input.checked = true;
@@ -103,7 +104,7 @@ function refresh() { // the screen as the draft says
   });
   document.querySelectorAll('[name="verdict"]').forEach((input) => { input.checked = String(draft.choice) === input.value; });
   document.querySelectorAll('[name="strength"]').forEach((input) => { input.disabled = best === null; input.checked = best !== null && draft.strength === Number(input.value); });
-  if ($("ranking")) $("ranking").textContent = draft.placed.map((group) => group.map((position) => position + 1).join(" = ")).join(" › ") || "Best first: press the number of an answer";
+  if ($("ranking")) $("ranking").textContent = draft.placed.map((group) => group.map((position) => position + 1).join(" = ")).join(" › ") || "Best first: rank an answer, or press its number";
   if ($("tie")) $("tie").setAttribute("aria-pressed", String(draft.tieNext));
   if ($("edit")) $("edit").disabled = best === null;
   if ($("edited")) {
