@@ -70,7 +70,7 @@ def _scorer(model: str, server: str, device: str | None, reward: str, batch: int
     from guerdon.client import Client
 
     client = Client(server, on_failure="wait", model=model or None, reward=reward or None, timeout=600.0)
-    contract = str(client.info()["contract"])
+    contract = client.info()["contract"]
     with Server(replace(client, contract=contract, batch=max(1, min(64, batch // 8)))) as scorer:
         yield scorer
 

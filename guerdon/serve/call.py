@@ -82,7 +82,7 @@ class Served:
 
     name         what it is called in requests
     fingerprint  names the reward as it is computed here (see `RewardModel.fingerprint`)
-    contract     hash of its scoring contract; the fingerprint where it has none
+    contract     hash of its scoring contract, for an ensemble of checkpoints its fingerprint; None where one has no contract
     max_length   context in tokens
     tokenizer    its tokenizer (of the first member, for an ensemble of checkpoints)
     members      how many members vote; 1 for a single reward model
@@ -94,7 +94,7 @@ class Served:
 
     name: str
     fingerprint: str
-    contract: str
+    contract: str | None
     max_length: int
     tokenizer: Any
     members: int = 1

@@ -60,13 +60,13 @@ class Scored(BaseModel):
     status: Literal["ok", "masked", "error"]
     reason: str | None
     members: list[float]
-    contract: str
+    contract: str | None
 
 
 class ScoreReply(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
     model: str
-    contract: str = Field(description="hash of the scoring contract; also as ETag")
+    contract: str | None = Field(description="hash of the scoring contract, also as ETag; null for a model without one")
     reward: str
     reference: float | None = Field(description="reward that probabilities compare with")
     tokens: int
@@ -111,7 +111,7 @@ class ModelInfo(BaseModel):
     object: Literal["model"]
     created: int
     owned_by: str
-    contract: str
+    contract: str | None
     fingerprint: str
     max_length: int
     members: int
