@@ -126,6 +126,10 @@ def call_of(request: Request, body: Mapping[str, Any]) -> Call:
     step = _number(headers.get("x-guerdon-step"), "X-Guerdon-Step") if step is None else step
     if step is not None and (isinstance(step, bool) or not isinstance(step, int | float) or step != step // 1):
         raise Refused(400, "step must be a whole number")
+    if step is not None and step < 0:
+        raise Refused(400, f"step must be 0 or more, got {step:g}")
+    if step is not None and run is None:
+        raise Refused(400, "a step belongs to a run; send run (or X-Guerdon-Run) with it")
     return Call(
         model=_text(body, "model"),
         reward=_text(body, "reward") or headers.get("x-guerdon-reward") or None,

@@ -156,7 +156,7 @@ def test_best_of_n():
         (b'{"texts": ["a"], "step": NaN}', 400, "NaN is not JSON"),
         (b'{"texts": ["a"], "reference": Infinity}', 400, "Infinity is not JSON"),
         (b'{"texts": ["a"], "reference": 1e999}', 400, "finite"),
-        (b'{"texts": ["a"], "step": 1e999}', 400, "step"),
+        (b'{"texts": ["a"], "run": "r", "step": 1e999}', 400, "step"),
         (b"[" * 100_000, 400, "not JSON"),
         (b"\xff\xfe\x00", 400, "not JSON"),
         (b"{}", 400, "exactly one of"),
@@ -173,6 +173,11 @@ def test_best_of_n():
         (b'{"texts": ["a"], "reward": "best"}', 400, "not known"),
         (b'{"texts": ["a"], "contract": "0000"}', 412, "not the 0000"),
         (b'{"texts": ["a", "b", "c", "d"]}', 413, "more than the 3"),
+        (b'{"texts": ["a"], "rewrad": "min"}', 400, "has no 'rewrad'; it may have .*reward"),
+        (b'{"texts": ["a"], "answers": ["a"]}', 400, "has no 'answers'"),
+        (b'{"texts": ["a"], "completions": ["a"]}', 400, "completions go with prompt"),
+        (b'{"texts": ["a"], "run": "r", "step": -1}', 400, "step must be 0 or more, got -1"),
+        (b'{"texts": ["a"], "step": 1}', 400, "a step belongs to a run"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_refused_in_a_sentence(body, status, says):
@@ -288,22 +293,29 @@ def test_lines_are_scored_as_they_come():
         lines[7] = "{"
         lines[8] = json.dumps({"text": "seven"})
         lines[9] = json.dumps({"ids": [1, 2]})
+        lines[10] = json.dumps({"prompt": "p", "completoin": "c", "id": 10})
+        lines[11] = json.dumps({"text": "t", "messages": talk("t"), "id": ["eleven"]})
         async with client_of(service_of(model, queue_tokens=3000)) as client:
             reply = await client.post("/v1/score/stream", content="\n\n".join(lines))
             *rows, last = map(json.loads, reply.text.splitlines())
-            assert last == {"done": True, "lines": 500, "ok": 499, "masked": 0, "error": 1}
-            by_index = {row["index"]: row for row in rows}
-            assert by_index.keys() == set(range(500))
-            assert "not JSON" in by_index[7]["reason"]
+            assert last == {"done": True, "lines": 500, "ok": 497, "masked": 0, "error": 3}
+            assert {row["index"] for row in rows} == set(range(0, 1000, 2))  # every second line is blank
+            by_index = {row["index"] // 2: row for row in rows}
+            assert all(schemas.Scored.model_validate(row, strict=True) for row in rows)
+            assert ("not JSON" in by_index[7]["reason"], "id" in by_index[7]) == (True, False)
+            assert ("a line has no 'completoin'" in by_index[10]["reason"], by_index[10]["id"]) == (True, 10)
+            assert ("a line holds messages, or" in by_index[11]["reason"], by_index[11]["id"]) == (True, ["eleven"])
             assert by_index[8]["value"] == value_of("seven")
             assert by_index[9]["value"] == value_of("iii")
             assert all(
                 row["value"] == value_of("p\n" + "c" * (i % 30)) and row["id"] == f"row{i}"
                 for i, row in by_index.items()
-                if i not in (7, 8, 9)
+                if i not in range(7, 12)
             )
             unknown = await client.post("/v1/score/stream?model=zz", content="")
             assert unknown.status_code == 404
+            mistyped = await client.post("/v1/score/stream?modle=rm", content="")
+            assert (mistyped.status_code, "has no 'modle'" in mistyped.text) == (400, True)
             assert json.loads((await client.post("/v1/score/stream", content="")).text)["lines"] == 0
 
     asyncio.run(go())
