@@ -22,7 +22,7 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
     model: Text256 | None = Field(None, description="name of the model; the first one by default")
     reward: Text256 | None = Field(
-        None, description="rule for an ensemble: mean, min, mean-std:K, mean-var:K or quantile:Q"
+        None, description="rule for an ensemble: mean, min, lcb (mean-std:1), mean-std:K, mean-var:K or quantile:Q"
     )
     run: Text256 | None = Field(None, description="policy run that this belongs to; it is then watched")
     step: int | None = Field(None, ge=0, description="step of the run")
