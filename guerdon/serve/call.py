@@ -113,8 +113,8 @@ class Watch(Protocol):
 
 
 def call_of(request: Request, body: Mapping[str, Any]) -> Call:
-    """Model, rule, run, step and deadline of a request, from its body or, where the dialect has no room for them, the headers
-    X-Guerdon-Run, X-Guerdon-Step, X-Guerdon-Reward and X-Guerdon-Timeout (seconds). Raises Refused (400).
+    """Model, rule, run, step and deadline of a request, from its body or, where that has no room for them, the headers
+    X-Guerdon-Model, -Run, -Step, -Reward and -Timeout (seconds). Raises Refused (400).
     """
     headers = request.headers
     run = _text(body, "run") or headers.get("x-guerdon-run") or None
@@ -131,7 +131,7 @@ def call_of(request: Request, body: Mapping[str, Any]) -> Call:
     if step is not None and run is None:
         raise Refused(400, "a step belongs to a run; send run (or X-Guerdon-Run) with it")
     return Call(
-        model=_text(body, "model"),
+        model=_text(body, "model") or headers.get("x-guerdon-model") or None,
         reward=_text(body, "reward") or headers.get("x-guerdon-reward") or None,
         run=run,
         step=None if step is None else int(step),

@@ -70,7 +70,7 @@ def router(service: Service, dialects: Sequence[str] = ()) -> APIRouter:
                     async def make() -> bytes:
                         return replies.dumps(await handle(request, json_object(raw)))
 
-                    tags = [request.headers.get(f"x-guerdon-{name}", "") for name in ("run", "step", "reward")]
+                    tags = [request.headers.get(f"x-guerdon-{name}", "") for name in ("model", "run", "step", "reward")]
                     digest = sha256(raw + repr((tags, request.headers.get("if-match"))).encode()).digest()
                     whose = (request.scope.get("guerdon.key", ""), request.scope["path"], key)
                     content, known = await cache.once(whose, digest, make)

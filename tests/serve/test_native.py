@@ -115,7 +115,7 @@ def test_an_ensemble_gives_members_and_spread(saved):
     async def go() -> None:
         models = Ensemble([RewardModel.load(saved / name) for name in ("qwen3", "llama")])
         async with client_of(Service({"rm": models})) as client:
-            for rule in ("mean", "min", "mean-std:1", "quantile:0.5"):
+            for rule in ("mean", "min", "lcb", "mean-std:1", "quantile:0.5"):
                 reply = (await client.post("/v1/score", json={"messages": chat("a", "b"), "reward": rule})).json()
                 [row] = reply["scores"]
                 members = np.array(row["members"])
@@ -367,6 +367,30 @@ def test_scores_of_runs_are_shown_to_the_watch():
             await client.post("/v1/score", json={"texts": ["b"]}, headers={"X-Guerdon-Run": "q", "X-Guerdon-Step": "4"})
             await client.post("/v1/score", json={"messages": talk("c")})
         assert watch.calls == [("r", 3, "rm", 1, [value_of("a")]), ("q", 4, "rm", 1, [value_of("b")])]
+
+    asyncio.run(go())
+
+
+def test_a_header_names_the_model_where_the_body_does_not():
+    async def go() -> None:
+        first, second = Letters(), Letters()
+        async with client_of(Service({"first": first, "second": second})) as client:
+
+            async def answered(header: str, path: str = "/v1/score", **more) -> tuple[str, str]:
+                headers = {"X-Guerdon-Model": header, "Idempotency-Key": "k"}
+                reply = await client.post(path, json={"texts": ["a"]} | more, headers=headers)
+                return reply.json().get("model"), reply.status_code
+
+            assert await answered("second", model="first") == ("first", 200)
+            assert await answered("third") == (None, 422)  # the key was another request's
+            assert (first.scored, second.scored) == (["a"], [])
+            for header, model in (("second", second), ("", first)):
+                reply = await client.post(
+                    "/v1/score/stream", content='{"text": "b"}', headers={"X-Guerdon-Model": header}
+                )
+                assert (reply.status_code, model.scored[-1]) == (200, "b")
+            unknown = await client.post("/v1/score", json={"texts": ["a"]}, headers={"X-Guerdon-Model": "third"})
+            assert unknown.status_code == 404
 
     asyncio.run(go())
 
