@@ -202,6 +202,20 @@ def append(path: Path, run: RunRecord, line: Mapping[str, Any]) -> None:
         file.write(_bytes(line))
 
 
+def files(folder: Path) -> list[Path]:
+    """The files of runs in a folder, the last written first. Whatever else lies there is not looked into."""
+    found = []
+    for path in folder.glob("*.jsonl"):
+        with path.open("rb") as file:
+            try:
+                run = json.loads(file.readline(10_000))["run"]
+            except (ValueError, TypeError, KeyError, RecursionError):
+                continue
+        if path_of(folder, str(run)) == path:
+            found.append(path)
+    return sorted(found, key=lambda path: -path.stat().st_mtime_ns)
+
+
 def read(path: Path, settings: Settings) -> RunRecord | None:
     """The run in a file, as it was when its last whole line was written; None without a whole first line.
 
@@ -218,15 +232,15 @@ def read(path: Path, settings: Settings) -> RunRecord | None:
                 break
             lines.append(line)
             end += len(text)
+    if lines and lines[0].get("version") != VERSION:
+        raise ConfigError(
+            f"{path}: is a run of version {lines[0].get('version')}, this server reads {VERSION}; move it elsewhere"
+        )
     if end < path.stat().st_size:
         with path.open("r+b") as file:
             file.truncate(end)
     if not lines:
         return None
-    if lines[0].get("version") != VERSION:
-        raise ConfigError(
-            f"{path}: is a run of version {lines[0].get('version')}, this server reads {VERSION}; move it elsewhere"
-        )
     return _rebuilt(str(lines[0]["run"]), lines[1:], settings)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import statistics
 import time
 
@@ -260,6 +261,37 @@ def test_a_restart_goes_on_with_the_same_verdicts(tmp_path):
             del view["series"][name]
         del view["seen"]
     assert found == expected
+
+
+def test_kept_runs_are_listed_after_a_restart(tmp_path, monkeypatch, caplog):
+    async def first(seen):
+        for name in ("old", "a/b ../c", "new"):
+            seen.seen(Call(run=name, step=1), items_of("a"), [Score(1.0)])
+            await seen.close_step(name, 1)
+            seen.seen(Call(run=name, step=2), items_of("a"), [Score(2.0)])
+        return await seen.summaries()
+
+    async def listed(seen):
+        return await seen.summaries()
+
+    expected = run_watch(first, folder=tmp_path)
+    assert [run["run"] for run in expected] == ["new", "a/b ../c", "old"]
+    for n, name in enumerate(("old", "a/b ../c", "new")):
+        os.utime(path_of(tmp_path, name), (n, n))
+    others = {
+        "notes.jsonl": b'{"run": "new"',
+        "rows.jsonl": b'{"version": 1, "run": "x"}\n{"torn',
+        "plain.jsonl": b"1\n",
+    }
+    for name, content in others.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "later.jsonl").write_text('{"version": 99, "run": "later"}\n')
+    kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert run_watch(listed, folder=tmp_path) == expected
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept  # nothing written, others left alone
+    assert "later.jsonl: is a run of version 99" in caplog.text
+    monkeypatch.setattr(watch, "MOST_ROWS", 2)
+    assert [run["run"] for run in run_watch(listed, folder=tmp_path)] == ["new", "a/b ../c"]
 
 
 def test_a_torn_line_is_cut_off_and_the_rest_stays(tmp_path):
