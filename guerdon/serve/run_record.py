@@ -7,6 +7,7 @@ when the file is read again. Nothing in it was made up: what was not measured is
 from __future__ import annotations
 
 import json
+import logging
 import math
 from array import array
 from collections import Counter
@@ -22,6 +23,7 @@ from guerdon.diagnose.monitor_evidence import STARTING
 from guerdon.serve.run_tally import Tally
 from guerdon.types import ConfigError
 
+logger = logging.getLogger("guerdon.serve")
 VERSION = 1
 GRACE = 2.0  # seconds that samples of a step may still come in after the next one has begun
 PATIENCE = 120.0  # seconds that a step waits for its held-out scores
@@ -202,18 +204,29 @@ def append(path: Path, run: RunRecord, line: Mapping[str, Any]) -> None:
         file.write(_bytes(line))
 
 
-def files(folder: Path) -> list[Path]:
-    """The files of runs in a folder, the last written first. Whatever else lies there is not looked into."""
-    found = []
-    for path in folder.glob("*.jsonl"):
-        with path.open("rb") as file:
-            try:
-                run = json.loads(file.readline(10_000))["run"]
-            except (ValueError, TypeError, KeyError, RecursionError):
-                continue
-        if path_of(folder, str(run)) == path:
-            found.append(path)
-    return sorted(found, key=lambda path: -path.stat().st_mtime_ns)
+def kept(folder: Path, settings: Settings, most: int, rows: int) -> dict[str, RunRecord]:
+    """The runs in a folder, the last seen last: at most so many, with so many steps in all. What else lies there is left alone."""
+    found: dict[str, RunRecord] = {}
+    files = [path for path in folder.glob("*.jsonl") if _is_run(path)]
+    for path in sorted(files, key=lambda path: -path.stat().st_mtime_ns)[:most]:
+        try:
+            run = read(path, settings)
+        except ConfigError as error:
+            logger.warning("%s", error)
+            continue
+        if run is not None:
+            if found and run.steps + sum(one.steps for one in found.values()) > rows:
+                break
+            found[run.name] = run
+    return dict(reversed(found.items()))
+
+
+def _is_run(path: Path) -> bool:
+    with path.open("rb") as file:
+        try:
+            return path_of(path.parent, str(json.loads(file.readline(10_000))["run"])) == path
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return False
 
 
 def read(path: Path, settings: Settings) -> RunRecord | None:

@@ -106,7 +106,7 @@ class Watch:
             self.checks.require_model()
         if self.options.folder is not None:
             self._folder_lock = _locked(self.options.folder)
-            self._runs = self._kept(self.options.folder)
+            self._runs = run_record.kept(self.options.folder, self.settings, MOST_RUNS, MOST_ROWS)
         self._is_stopping = False
         self._thread = threading.Thread(target=self._work, name="guerdon-watch", daemon=True)
         self._thread.start()
@@ -343,21 +343,6 @@ class Watch:
         """Write down the steps that are open, unless they are as the file has them."""
         if run.open and run.seen >= self._since:
             self._keep(run, run.suspended())
-
-    def _kept(self, folder: Path) -> dict[str, RunRecord]:
-        """The runs in the folder, as many as memory is meant for, the last seen last."""
-        found: dict[str, RunRecord] = {}
-        for path in run_record.files(folder)[:MOST_RUNS]:
-            try:
-                run = run_record.read(path, self.settings)
-            except ConfigError as error:
-                logger.warning("%s", error)
-                continue
-            if run is not None:
-                if found and run.steps + sum(one.steps for one in found.values()) > MOST_ROWS:
-                    break
-                found[run.name] = run
-        return dict(reversed(found.items()))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from guerdon.model.reward import RewardModel
 from guerdon.serve.call import Refused
 from guerdon.serve.config import ServeConfig, from_yaml
 from guerdon.serve.models import load
+from guerdon.serve.run import bound
 from guerdon.serve.service import Service
 from guerdon.types import ConfigError
 
@@ -145,6 +147,27 @@ def test_a_swap_asks_for_a_contract_as_well(saved, tmp_path):
         service.close()
 
     asyncio.run(go())
+
+
+def test_a_port_that_is_taken_is_found_before_anything_is_loaded(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SystemExit) as stopped:
+            main(["serve", "/nowhere", "--port", str(port)])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.endswith(
+        f"guerdon: --port {port}: is taken on 127.0.0.1; choose another, or 0 for a free one\n"
+    )
+    with pytest.raises(ConfigError, match=r"--host 192.0.2.1 --port 0: cannot be listened on \(Cannot assign"):
+        bound("192.0.2.1", 0)
+
+
+def test_what_takes_its_time_is_said(tmp_path, capsys):
+    row = {"prompt": "a", "chosen": "b", "rejected": "c"}
+    (tmp_path / "drift.jsonl").write_text(f"{json.dumps(row)}\n" * 3)
+    with pytest.raises(SystemExit):
+        main(["serve", "/nowhere", "--port", "0", "--drift-data", str(tmp_path / "drift.jsonl")])
+    assert "--drift-data: /nowhere reads 6 answers, once" in capsys.readouterr().err
 
 
 def test_a_server_lives_and_ends(saved, tmp_path):
