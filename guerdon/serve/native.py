@@ -18,6 +18,7 @@ from guerdon.serve.bodies import completions_of, items_of, json_object, prompt_o
 from guerdon.serve.cache import ReplyCache
 from guerdon.serve.call import Call, Item, Refused, call_of
 from guerdon.serve.models import Loaded
+from guerdon.serve.openapi import STREAM_QUERY
 from guerdon.serve.service import Measured, Service
 from guerdon.serve.stream import LineScores
 
@@ -36,9 +37,6 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
         504: "the deadline (X-Guerdon-Timeout) passed",
     }.items()
 }
-
-
-_QUERY = ("model", "reward", "run", "step", "contract")  # of a stream, whose body has no place for them
 
 
 def body_of(name: str) -> dict[str, Any]:
@@ -119,7 +117,7 @@ def router(service: Service, dialects: Sequence[str] = ()) -> APIRouter:
     async def stream(request: Request) -> Response:
         try:
             query: dict[str, Any] = dict(request.query_params)
-            require_known(query, _QUERY, "the address of a stream")
+            require_known(query, STREAM_QUERY, "the address of a stream")
             if isinstance(step := query.get("step"), str) and step.isdigit() and len(step) < 18:
                 query["step"] = int(step)
             call = call_of(request, query)
