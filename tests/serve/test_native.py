@@ -124,8 +124,26 @@ def test_an_ensemble_gives_members_and_spread(saved):
                 assert row["value"] == pytest.approx(float(combine(members, parse_rule(rule))))
                 assert row["std"] == pytest.approx(members.std())
                 assert reply["reward"] == rule
+            assert (reply["reference"], row["probability"]) == (None, None)  # as docs/serve.md says
+            reply = (await client.post("/v1/score", json={"messages": chat("a", "b"), "reference": 1.0})).json()
+            assert (reply["reference"], reply["scores"][0]["probability"]) == (1.0, None)
 
     asyncio.run(go())
+
+
+def test_the_distance_of_an_ensemble_is_that_of_its_first_folder(saved):
+    models = [RewardModel.load(saved / name) for name in ("qwen3", "llama")]
+    training = [chat(f"hello {i}", "the quick brown fox " * (i % 5 + 1)) for i in range(70)]
+    item = [Item(messages=chat("zzz", "?! " * 60))]
+
+    async def distance(model) -> float:
+        service = Service({"rm": model}, training=training)
+        try:
+            return float((await service.measure(item, Call())).distances[0])
+        finally:
+            service.close()
+
+    assert asyncio.run(distance(Ensemble(models))) == pytest.approx(asyncio.run(distance(models[0])), rel=1e-4)
 
 
 def test_best_of_n():
