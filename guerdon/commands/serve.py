@@ -39,7 +39,11 @@ def serve(config: Any) -> None:
         models = {}
         for name, path in config.named_models().items():
             if training:
-                print(f"--drift-data: {path} reads {len(training):,} answers, once", file=sys.stderr, flush=True)
+                print(
+                    f"--drift-data: {path} reads {len(training):,} answers before the port opens",
+                    file=sys.stderr,
+                    flush=True,
+                )
             with spinner(f"loading {path}"):
                 models[name] = load(name, path, config, training)
         service = Service(models, config, training)

@@ -13,7 +13,7 @@ import time
 
 import httpx2
 import pytest
-from serving import client_of
+from serving import Letters, client_of, listening, service_of, talk, value_of
 from tiny_models import chat
 
 from guerdon.cli import main
@@ -136,6 +136,16 @@ def test_where_it_is_said_no_hash_is_made_up(saved, tmp_path):
     asyncio.run(go())
 
 
+def test_what_has_no_contract_is_scored_over_http_without_a_pin():
+    from guerdon.commands.score import _scorer
+
+    with (
+        listening(service_of(Letters(contract=None))) as (port, _),
+        _scorer("", f"http://127.0.0.1:{port}", None, "", 8) as scorer,
+    ):
+        assert scorer.score([talk("a")]) == [value_of("a")]
+
+
 def test_a_swap_asks_for_a_contract_as_well(saved, tmp_path):
     bare = without_contract(saved, tmp_path / "bare")
 
@@ -167,7 +177,7 @@ def test_what_takes_its_time_is_said(tmp_path, capsys):
     (tmp_path / "drift.jsonl").write_text(f"{json.dumps(row)}\n" * 3)
     with pytest.raises(SystemExit):
         main(["serve", "/nowhere", "--port", "0", "--drift-data", str(tmp_path / "drift.jsonl")])
-    assert "--drift-data: /nowhere reads 6 answers, once" in capsys.readouterr().err
+    assert "--drift-data: /nowhere reads 6 answers before the port opens" in capsys.readouterr().err
 
 
 def test_a_server_lives_and_ends(saved, tmp_path):
