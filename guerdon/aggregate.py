@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from guerdon.types import ConfigError
 
-RULES = "mean, min, mean-std:K, mean-var:K, quantile:Q"
+RULES = "mean, min, lcb:K, mean-std:K, mean-var:K, quantile:Q"
 
 
 class Rule(NamedTuple):
@@ -30,6 +30,7 @@ class Rule(NamedTuple):
 def parse_rule(text: str) -> Rule:
     """A rule from its name: `mean`, `min`, `mean-std:K`, `mean-var:K` (K >= 0) or `quantile:Q` (0 <= Q <= 1).
 
+    `lcb:K`, the lower confidence bound, is another name for `mean-std:K`; `lcb` alone has K = 1.
     Raises ConfigError naming what is wrong.
     """
     name, colon, number = text.strip().partition(":")
@@ -37,6 +38,8 @@ def parse_rule(text: str) -> Rule:
         if colon:
             raise ConfigError(f"ensemble rule '{text}': {name} takes no number; write {name}")
         return Rule(name, 0.0)
+    if name == "lcb":
+        name, number = "mean-std", number if colon else "1"
     if name not in ("mean-std", "mean-var", "quantile"):
         raise ConfigError(f"ensemble rule '{text}' is not known; choose one of {RULES}")
     try:

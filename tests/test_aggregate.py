@@ -20,6 +20,8 @@ NAMES = ("mean", "min", "mean-std:1", "mean-var:0.5", "quantile:0.25")
         ("mean", 3),
         ("min", 1),
         ("mean-std:2", 3 - 2 * np.sqrt(4.5)),
+        ("lcb", 3 - np.sqrt(4.5)),
+        ("lcb:2", 3 - 2 * np.sqrt(4.5)),
         ("mean-var:0.5", 3 - 0.5 * 4.5),
         ("quantile:0", 1),
         ("quantile:0.5", 2.5),

@@ -63,6 +63,7 @@ ALLOWED = {
         "terminal",
     },
     "cli": {"types", "options", "commands"},
+    "__main__": {"cli"},
     "__init__": {"types", "model", "client"},
 }
 TORCH_FREE = ("types", "files", "aggregate", "data", "evaluate", "diagnose", "client", "collect")
@@ -145,7 +146,7 @@ def test_rooms_that_measure_never_load_torch(room):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", [["-m", "guerdon.cli", "--help"], ["-c", "import guerdon"]])
+@pytest.mark.parametrize("command", [["-m", "guerdon", "--help"], ["-c", "import guerdon"]])
 def test_the_front_door_opens_in_half_a_second_without_torch(command):
     def seconds() -> float:
         started = time.perf_counter()
@@ -153,7 +154,7 @@ def test_the_front_door_opens_in_half_a_second_without_torch(command):
         return time.perf_counter() - started
 
     assert min(seconds() for _ in range(5)) < 0.5  # the best of five: the machine may be busy
-    code = "import sys; import guerdon, guerdon.cli; assert not {'torch', 'transformers', 'numpy'} & sys.modules.keys()"
+    code = "import sys; import guerdon, guerdon.cli, guerdon.__main__; assert not {'torch', 'transformers', 'numpy'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 

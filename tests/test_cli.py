@@ -117,7 +117,7 @@ def test_resume_from_the_command_line_of_a_finished_run(world, capsys):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_teaches_every_command(command):
-    done = subprocess.run([sys.executable, "-m", "guerdon.cli", command, "--help"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "guerdon", command, "--help"], capture_output=True, text=True)
     assert done.returncode == 0
     assert "usage: guerdon " + command in done.stdout
 

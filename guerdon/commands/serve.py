@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+from contextlib import closing
 from typing import Any
 
 from guerdon.terminal import parse_options, spinner
@@ -25,21 +27,29 @@ def serve(config: Any) -> None:
     from guerdon.serve.app import create_app
     from guerdon.serve.keys import KeyRing
     from guerdon.serve.models import load
+    from guerdon.serve.run import bound
     from guerdon.serve.run import serve as run
     from guerdon.serve.run_routes import run_routes
     from guerdon.serve.service import Service
     from guerdon.serve.watch import watch_of
 
     keys = KeyRing(config.keys) if config.keys else None
-    training = _answers(config.drift_data)
-    models = {}
-    for name, path in config.named_models().items():
-        with spinner(f"loading {path}"):
-            models[name] = load(name, path, config, training)
-    service = Service(models, config, training)
-    with watch_of(service) as watch:
-        app = create_app(service, config.dialect, keys, run_routes(watch))
-        run(app, service, lambda line: print(line, flush=True))
+    with closing(bound(config.host, config.port)) as at:
+        training = _answers(config.drift_data)
+        models = {}
+        for name, path in config.named_models().items():
+            if training:
+                print(
+                    f"--drift-data: {path} reads {len(training):,} answers before the port opens",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            with spinner(f"loading {path}"):
+                models[name] = load(name, path, config, training)
+        service = Service(models, config, training)
+        with watch_of(service) as watch:
+            app = create_app(service, config.dialect, keys, run_routes(watch))
+            run(app, service, lambda line: print(line, flush=True), at)
     if service.engine.is_busy:  # a batch that nobody waits for any more would hold the end up until it is scored
         logging.shutdown()
         os._exit(0)

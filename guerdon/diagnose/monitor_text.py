@@ -40,8 +40,10 @@ def explain(
             "policy's own answers to one prompt the proxy no longer prefers those that held-out finds better."
         )
     if far:
-        blind = "; nothing is held out, so whether this is harm cannot be told" if is_blind else ""
+        blind = "; without held-out scores, whether this is harm cannot be told" if is_blind else ""
         return f"The proxy rises while the answers move far from the start ({far}){blind}."
     if is_blind:
-        return "Nothing is held out, so only signs that need no gold are watched, and a stop is never said."
-    return "Held-out follows the proxy."
+        return "There are no held-out scores, so only signs that need none are watched, and a stop is never said."
+    if not curve:
+        return "Held-out has scores of a single step; nothing can be said before the second."
+    return "Nothing says that held-out has stopped following the proxy."

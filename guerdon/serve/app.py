@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.openapi.utils import get_openapi
-from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
 from guerdon import __version__
-from guerdon.serve import native, replies, schemas
+from guerdon.serve import native, replies
 from guerdon.serve.call import Refused
+from guerdon.serve.docs_page import docs_page
 from guerdon.serve.door import Door, Refuse, refusal
 from guerdon.serve.keys import KeyRing
+from guerdon.serve.openapi import document
 from guerdon.serve.service import Service
 from guerdon.types import ConfigError
 
@@ -42,22 +43,33 @@ def create_app(
     if name is not None and name not in DIALECTS:
         raise ConfigError(f"--dialect {dialect}: is not known; choose one of {', '.join(DIALECTS)}")
     found = {one: module for one in DIALECTS if (module := _dialect(one)) is not None}
-    app = FastAPI(title="Guerdon", version=__version__, description=_ABOUT, exception_handlers=_HANDLERS)
+    app = FastAPI(
+        title="Guerdon",
+        version=__version__,
+        description=_ABOUT,
+        exception_handlers=_HANDLERS,
+        docs_url=None,
+        redoc_url=None,
+    )
     api = native.router(service, list(found))
     direct = {route.path: route.endpoint for route in api.routes if isinstance(route, Route) and route.path in _DIRECT}
-    app.include_router(api)
-    app.router.routes.extend(routes or [])
+    app.router.routes.extend([*api.routes, *(routes or [])])
     envelopes: dict[str, Refuse] = {}
+    spoken: list[tuple[str, str, list[BaseRoute]]] = []
     for one, module in found.items():
         prefix = "/" + one.replace("_", "-")
-        app.router.routes.extend(_mounted(prefix, module.routes(service)))
+        spoken.append((one, prefix, module.routes(service)))
+        app.router.routes.extend(_mounted(*spoken[-1][1:]))
         envelopes[prefix] = module.refuse
     if name is not None and name in found:
         own = {getattr(route, "path", "") for route in app.routes}
         at_root = [route for route in found[name].routes(service) if route.path not in own]
         app.router.routes.extend(at_root)
+        spoken.append((name, "", at_root))
         envelopes |= {route.path: found[name].refuse for route in at_root}
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    whole = functools.cache(lambda: document(app, spoken))
+    app.openapi = whole  # type: ignore[method-assign]
+    app.router.routes.append(Route("/docs", lambda _: HTMLResponse(docs_page(whole())), methods=["GET"]))
     app.add_middleware(Door, service=service, keys=keys, refuse=refusal(envelopes, replies.refuse), direct=direct)
     return app
 
@@ -77,21 +89,6 @@ def _dialect(name: str) -> Any:
         return None
     path = f"guerdon.serve.dialects.{name}"
     return importlib.import_module(path) if importlib.util.find_spec(path) else None
-
-
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document, with the bodies that are read by hand."""
-    if app.openapi_schema is None:
-        found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        bodies = (schemas.ScoreRequest, schemas.BestOfNRequest, schemas.SwapRequest)
-        _, more = models_json_schema(
-            [(body, "validation") for body in bodies], ref_template="#/components/schemas/{model}"
-        )
-        found["components"]["schemas"].update(more["$defs"])
-        found["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        found["security"] = [{"key": []}]
-        app.openapi_schema = found
-    return app.openapi_schema
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

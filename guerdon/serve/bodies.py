@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from guerdon.serve.call import Item, Refused
 
 FORMS = ("messages", "conversations", "prompt", "texts", "ids")
+LINE_FORMS = ("messages", "prompt", "text", "ids")
 
 
 def json_object(raw: bytes) -> dict[str, Any]:
@@ -26,6 +27,13 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
+def require_known(body: Mapping[str, Any], known: Collection[str], what: str = "this request") -> None:
+    """Raise Refused (400) for a name that means nothing here: it was mistyped, and what it asks for would not be done."""
+    for name in body:
+        if name not in known:
+            raise Refused(400, f"{what} has no '{name[:80]}'; it may have {', '.join(known)}", kind="field")
+
+
 def items_of(body: Mapping[str, Any]) -> list[Item]:
     """The items of a request, which has exactly one of `FORMS`. Raises Refused (400)."""
     given = [form for form in FORMS if body.get(form) is not None]
@@ -36,6 +44,8 @@ def items_of(body: Mapping[str, Any]) -> list[Item]:
             + (" and ".join(given) or "none"),
         )
     form = given[0]
+    if form != "prompt" and body.get("completions") is not None:
+        raise Refused(400, f"completions go with prompt, not with {form}")
     value = body[form]
     if form == "conversations":
         return [
@@ -79,22 +89,24 @@ def turns_of(value: Any, where: str, role: str) -> tuple[Any, ...]:
     raise Refused(400, f"{where}: write a text or a list of messages")
 
 
-def line_of(raw: bytes) -> tuple[Item, Any]:
-    """The item in a line of a stream, and the `id` that it goes by. Raises Refused (400)."""
-    body = json_object(raw)
-    if "completion" in body:
-        messages = (*prompt_of(body.get("prompt")), *turns_of(body["completion"], "completion", "assistant"))
-        return Item(messages=messages), body.get("id")
-    if isinstance(text := body.get("text"), str):
-        return Item(text=text), body.get("id")
-    if body.get("ids") is not None:
-        ids = _list(body["ids"], "ids", "token ids")
-        if not all(type(id) is int for id in ids):
-            raise Refused(400, "ids must be whole numbers")
-        return Item(ids=tuple(ids)), body.get("id")
-    if body.get("messages") is not None:
-        return Item(messages=_list(body["messages"], "messages", "messages")), body.get("id")
-    raise Refused(400, "a line holds messages, or prompt and completion, or text, or ids")
+def line_of(body: Mapping[str, Any]) -> Item:
+    """The item in a line of a stream. Raises Refused (400)."""
+    require_known(body, (*LINE_FORMS, "completion", "id"), "a line")
+    given = [form for form in LINE_FORMS if body.get(form) is not None]
+    if len(given) != 1 or (given == ["prompt"]) != (body.get("completion") is not None):
+        raise Refused(400, "a line holds messages, or prompt and completion, or text, or ids")
+    value = body[given[0]]
+    if given == ["prompt"]:
+        return Item(messages=(*prompt_of(value), *turns_of(body["completion"], "completion", "assistant")))
+    if given == ["messages"]:
+        return Item(messages=_list(value, "messages", "messages"))
+    if given == ["text"]:
+        if not isinstance(value, str):
+            raise Refused(400, "text must be a text")
+        return Item(text=value)
+    if not all(type(id) is int for id in _list(value, "ids", "token ids")):
+        raise Refused(400, "ids must be whole numbers")
+    return Item(ids=tuple(value))
 
 
 def _list(value: Any, where: str, what: str) -> list[Any]:

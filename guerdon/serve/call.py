@@ -82,7 +82,7 @@ class Served:
 
     name         what it is called in requests
     fingerprint  names the reward as it is computed here (see `RewardModel.fingerprint`)
-    contract     hash of its scoring contract; the fingerprint where it has none
+    contract     hash of its scoring contract, for an ensemble of checkpoints its fingerprint; None where one has no contract
     max_length   context in tokens
     tokenizer    its tokenizer (of the first member, for an ensemble of checkpoints)
     members      how many members vote; 1 for a single reward model
@@ -94,7 +94,7 @@ class Served:
 
     name: str
     fingerprint: str
-    contract: str
+    contract: str | None
     max_length: int
     tokenizer: Any
     members: int = 1
@@ -113,8 +113,8 @@ class Watch(Protocol):
 
 
 def call_of(request: Request, body: Mapping[str, Any]) -> Call:
-    """Model, rule, run, step and deadline of a request, from its body or, where the dialect has no room for them, the headers
-    X-Guerdon-Run, X-Guerdon-Step, X-Guerdon-Reward and X-Guerdon-Timeout (seconds). Raises Refused (400).
+    """Model, rule, run, step and deadline of a request, from its body or, where that has no room for them, the headers
+    X-Guerdon-Model, -Run, -Step, -Reward and -Timeout (seconds). Raises Refused (400).
     """
     headers = request.headers
     run = _text(body, "run") or headers.get("x-guerdon-run") or None
@@ -126,8 +126,12 @@ def call_of(request: Request, body: Mapping[str, Any]) -> Call:
     step = _number(headers.get("x-guerdon-step"), "X-Guerdon-Step") if step is None else step
     if step is not None and (isinstance(step, bool) or not isinstance(step, int | float) or step != step // 1):
         raise Refused(400, "step must be a whole number")
+    if step is not None and step < 0:
+        raise Refused(400, f"step must be 0 or more, got {step:g}")
+    if step is not None and run is None:
+        raise Refused(400, "a step belongs to a run; send run (or X-Guerdon-Run) with it")
     return Call(
-        model=_text(body, "model"),
+        model=_text(body, "model") or headers.get("x-guerdon-model") or None,
         reward=_text(body, "reward") or headers.get("x-guerdon-reward") or None,
         run=run,
         step=None if step is None else int(step),

@@ -38,6 +38,9 @@ class ServeConfig:
     """What an ensemble's reward is unless a request says otherwise: mean, min, mean-std:K, mean-var:K or quantile:Q."""
     dialect: str | None = None
     """Dialect that also answers at the root, besides its prefix (docs/dialects.md)."""
+    allow_no_contract: bool = False
+    """Serve models without a scoring contract too, though nothing then says that they score as they did in training. Their
+    `contract` is null."""
     sharing: bool = True
     """Compute the part of a prompt that several completions share once. Changes no score."""
     batch_tokens: int | None = None

@@ -217,7 +217,10 @@ class _Visit:
         if refused.status in (408, 413):
             response.headers["Connection"] = "close"
         if refused.status == 401:
-            response.headers["WWW-Authenticate"] = "Bearer"
+            is_browser = b"text/html" in self.headers.get(
+                b"accept", b""
+            )  # which asks its user for a password only for this
+            response.headers["WWW-Authenticate"] = 'Basic realm="guerdon"' if is_browser else "Bearer"
         headers = [*response.raw_headers]
         await self._send({"type": "http.response.start", "status": response.status_code, "headers": headers})
         linger = refused.status == 413

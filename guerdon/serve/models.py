@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from guerdon.diagnose.novelty import Novelty
-from guerdon.model.contract import GOLDEN_CONVERSATIONS
+from guerdon.model.contract import FILE, GOLDEN_CONVERSATIONS
 from guerdon.model.ensemble import Ensemble
 from guerdon.model.reward import RewardModel
 from guerdon.serve.admission import Estimate, FairQueue
@@ -21,7 +20,6 @@ from guerdon.serve.call import Served
 from guerdon.serve.config import ServeConfig
 from guerdon.types import ConfigError, Conversation
 
-logger = logging.getLogger("guerdon.serve")
 RARE = 0.99  # share of training answers that lie nearer than what is flagged
 _FEWEST = 64  # training answers to fit a distance on
 
@@ -84,8 +82,11 @@ def _load(name: str, path: str, config: ServeConfig, training: Sequence[Conversa
             raise ConfigError(
                 f"{part}: has no trained score head, so its scores would be random; guerdon train makes one"
             )
-        if one.contract is None:
-            logger.warning("%s: has no scoring contract, so nothing says whether it scores as it did in training", part)
+        if one.contract is None and not config.allow_no_contract:
+            raise ConfigError(
+                f"{part}: has no {FILE}, so nothing says whether it scores as it did in training; put back the one it was "
+                "trained with, give a model from elsewhere one (RewardModel.load(PATH).save(FOLDER)), or say --allow-no-contract"
+            )
     found = prepare(name, Ensemble(members, config.reward) if len(members) > 1 else members[0], config, training)
     found.path = path
     return found
@@ -117,13 +118,15 @@ def _require_no_pickle(path: str) -> None:
 
 def _served(name: str, model: RewardModel | Ensemble, first: RewardModel, limit: int) -> Served:
     count = len(model.models) if isinstance(model, Ensemble) else model.members
-    contract = model.contract
+    contract, fingerprint = model.contract, model.fingerprint
     golden = [row.score for row in contract.golden] if contract else []
-    fingerprint = model.fingerprint
+    hash = contract.hash if contract else None
+    if isinstance(model, Ensemble) and all(one.contract for one in model.models):
+        hash = fingerprint
     return Served(
         name=name,
         fingerprint=fingerprint,
-        contract=contract.hash if contract else fingerprint,
+        contract=hash,
         max_length=limit,
         tokenizer=first.encoder.tokenizer,
         members=count,

@@ -14,10 +14,11 @@ from starlette.responses import Response
 
 from guerdon import __version__
 from guerdon.serve import replies, schemas
-from guerdon.serve.bodies import completions_of, items_of, json_object, prompt_of, turns_of
+from guerdon.serve.bodies import completions_of, items_of, json_object, prompt_of, require_known, turns_of
 from guerdon.serve.cache import ReplyCache
 from guerdon.serve.call import Call, Item, Refused, call_of
 from guerdon.serve.models import Loaded
+from guerdon.serve.openapi import STREAM_QUERY
 from guerdon.serve.service import Measured, Service
 from guerdon.serve.stream import LineScores
 
@@ -67,7 +68,7 @@ def router(service: Service, dialects: Sequence[str] = ()) -> APIRouter:
                     async def make() -> bytes:
                         return replies.dumps(await handle(request, json_object(raw)))
 
-                    tags = [request.headers.get(f"x-guerdon-{name}", "") for name in ("run", "step", "reward")]
+                    tags = [request.headers.get(f"x-guerdon-{name}", "") for name in ("model", "run", "step", "reward")]
                     digest = sha256(raw + repr((tags, request.headers.get("if-match"))).encode()).digest()
                     whose = (request.scope.get("guerdon.key", ""), request.scope["path"], key)
                     content, known = await cache.once(whose, digest, make)
@@ -85,13 +86,14 @@ def router(service: Service, dialects: Sequence[str] = ()) -> APIRouter:
         return answer
 
     async def score(request: Request, body: dict[str, Any]) -> dict[str, Any]:
-        call = call_of(request, body)
-        items = items_of(body)
+        require_known(body, schemas.ScoreRequest.model_fields)
+        call, items = call_of(request, body), items_of(body)
         measured, reference = await _with_reference(service, items, call, body)
         _note(request, measured)
         return replies.score_reply(measured, call.reward, reference)
 
     async def best_of_n(request: Request, body: dict[str, Any]) -> dict[str, Any]:
+        require_known(body, schemas.BestOfNRequest.model_fields)
         call, items = call_of(request, body), completions_of(body)
         answers = body.get("answers")
         if answers is not None and not (
@@ -115,6 +117,7 @@ def router(service: Service, dialects: Sequence[str] = ()) -> APIRouter:
     async def stream(request: Request) -> Response:
         try:
             query: dict[str, Any] = dict(request.query_params)
+            require_known(query, STREAM_QUERY, "the address of a stream")
             if isinstance(step := query.get("step"), str) and step.isdigit() and len(step) < 18:
                 query["step"] = int(step)
             call = call_of(request, query)
@@ -151,6 +154,7 @@ def router(service: Service, dialects: Sequence[str] = ()) -> APIRouter:
             if not (request.scope.get("guerdon.admin") and request.scope.get("guerdon.key")):
                 raise Refused(403, "only an admin key may swap a model: guerdon serve-key add NAME --admin", kind="key")
             body = json_object(await request.body())
+            require_known(body, schemas.SwapRequest.model_fields)
             path, force = body.get("path"), body.get("force", False)
             if not isinstance(path, str) or not path or not isinstance(force, bool):
                 raise Refused(400, "a swap needs a text `path` and may have `force`: true or false")

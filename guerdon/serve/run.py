@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from guerdon.serve.call import Refused
 from guerdon.serve.service import Service
+from guerdon.types import ConfigError
 
 logger = logging.getLogger("guerdon.serve")
 _LAST_WORDS = 0.5  # seconds for the answers of those that are refused at the end
@@ -123,8 +126,25 @@ class Protocol(HttpToolsProtocol):
         self._head, self._size = None, 0
 
 
-def serve(app: ASGIApp, service: Service, say: Callable[[str], None]) -> None:
-    """Answer requests until SIGTERM or SIGINT, then finish those under way."""
+def bound(host: str, port: int) -> socket.socket:
+    """A socket at that address, which does not listen yet: a port that is taken is found before anything is loaded.
+
+    Raises ConfigError.
+    """
+    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+    except OSError as error:
+        found.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(f"--port {port}: is taken on {host}; choose another, or 0 for a free one") from None
+        raise ConfigError(f"--host {host} --port {port}: cannot be listened on ({error.strerror or error})") from None
+    return found
+
+
+def serve(app: ASGIApp, service: Service, say: Callable[[str], None], at: socket.socket) -> None:
+    """Answer requests at a socket until SIGTERM or SIGINT, then finish those under way."""
     config = service.config
     set_up_log()
     sys.setswitchinterval(0.001)  # the scoring thread asks for the interpreter after every operation of the model
@@ -133,7 +153,6 @@ def serve(app: ASGIApp, service: Service, say: Callable[[str], None]) -> None:
         uvicorn.Config(
             app,
             host=config.host,
-            port=config.port,
             http=protocol,
             ws="none",
             lifespan="off",
@@ -151,7 +170,7 @@ def serve(app: ASGIApp, service: Service, say: Callable[[str], None]) -> None:
         say,
     )
     try:
-        server.run()
+        server.run([at])
     finally:
         service.close()
     if not server.started:

@@ -16,18 +16,23 @@ import numpy as np
 from guerdon.diagnose.page import Html, document, element, figure, findings, measured, tiles, wrap
 from guerdon.diagnose.run_text import number
 from guerdon.evaluate.columns import Floats
-from guerdon.serve.run_svg import WIDE, Line, Mark, chart, strip
+from guerdon.serve.run_svg import HALF, WIDE, Line, Mark, chart, strip
 
 REFRESH = 5  # seconds
 SAYING = {"ok": "Let it go on.", "warn": "Look closer.", "stop": "Stop this run."}
+_BLIND = "Without held-out scores nobody can tell whether the answers get better with it."
 STYLE = """
 .verdict { border-left: 6px solid var(--accent); background: var(--panel); border-radius: 8px; padding: 18px 22px; margin: 18px 0 0; }
 .verdict.warn { border-color: var(--band); } .verdict.stop { border-color: var(--warm); }
 .verdict b { font-size: 28px; font-weight: 650; letter-spacing: -.01em; margin-right: 12px; color: var(--accent); }
 .verdict.warn b { color: var(--band); } .verdict.stop b { color: var(--warm); }
 .verdict p { margin: 6px 0 0; font-size: 17px; }
-figure.band { margin-top: 2px; } td a { color: var(--accent); } td.ok { color: var(--accent); } td.warn { color: var(--band); }
+.main svg { display: block; width: 100%; height: auto; overflow: visible; stroke-linejoin: round; } .narrow { display: none; }
+.caption { color: var(--muted); font-size: 14.5px; line-height: 1.5; margin-top: 8px; max-width: 78ch; } td a { color: var(--accent); } td.ok { color: var(--accent); } td.warn { color: var(--band); }
 td.stop { color: var(--warm); font-weight: 650; } td.ok, td.warn, td.stop, td.short { white-space: nowrap; }
+@media (max-width: 700px) { .wide { display: none; } .narrow { display: block; } .runs thead { display: none; }
+  .runs tr { display: block; border-bottom: 1px solid var(--line); padding: 10px 0; }
+  .runs td { display: inline-block; border: 0; padding: 0 14px 0 0; } .runs td:first-child, .runs td:last-child { display: block; } }
 """
 
 
@@ -93,11 +98,11 @@ def run_page(view: Mapping[str, Any], now: float) -> str:
     parts.append(_verdict(view))
     if view["steps"]:
         parts.append(tiles(_tiles(view, columns)))
-        parts += findings(_notes(view))
+        parts += findings(_notes(view, columns))
         parts += _main(view, columns)
         parts += _small(columns)
     else:
-        parts += findings(_notes(view))
+        parts += findings(_notes(view, columns))
     parts += measured(_facts(view))
     return document(f"{view['status']} · {view['run']}", parts, style=STYLE, refresh=REFRESH)
 
@@ -116,7 +121,7 @@ def runs_page(runs: Sequence[Mapping[str, Any]], now: float) -> str:
         rows.append(wrap("tr", [Html(f"<td>{link}</td>"), *cells, element("td", run["reason"])]))
     parts = [element("p", "Reward server", "kicker"), element("h1", "Policy runs")]
     if rows:
-        parts.append(Html(f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"))
+        parts.append(Html(f'<table class="runs"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'))
     else:
         parts.append(
             element("p", "No call has named a run yet. Send `run` and `step` with what is to be scored.", "lead")
@@ -128,7 +133,8 @@ def _verdict(view: Mapping[str, Any]) -> Html:
     status, best = str(view["status"]), view.get("best_step")
     reason = str(view["reason"])
     if status != "ok" and best is not None:
-        reason += f" Held-out was highest about step {best}: go back to that policy."
+        when = "Go back to" if status == "stop" else "If it goes on, go back to"
+        reason += f" {when} step {best}, after which held-out, smoothed, was not clearly higher."
     head = wrap(
         "div", [element("b", status), element("span", SAYING[status] if view["steps"] else "Waiting for samples.")]
     )
@@ -143,9 +149,9 @@ def _tiles(view: Mapping[str, Any], columns: Mapping[str, Floats]) -> list[tuple
         return f"{number(first)} → {number(last)}"
 
     of = f"means of the first and last {steps} steps" if steps > 1 else "first and last step"
-    held = ("Held-out", "–", "nothing is held out")
-    if view.get("held_out"):
-        checked = int(np.nansum(columns["held_out_n"]))
+    second = f"{view['held_out']} has scored none yet" if view.get("held_out") else "no second model is asked"
+    held = ("Held-out", "–", second)
+    if checked := _checked(columns):
         held = ("Held-out", change("held_out"), f"{checked:,} answers checked")
     kl = _mean(columns["kl"][-steps:])
     return [
@@ -156,7 +162,12 @@ def _tiles(view: Mapping[str, Any], columns: Mapping[str, Floats]) -> list[tuple
     ]
 
 
-def _notes(view: Mapping[str, Any]) -> list[tuple[str, bool]]:
+def _checked(columns: Mapping[str, Floats]) -> int:
+    """Answers of the run that have a held-out score."""
+    return int(np.nansum(columns["held_out_n"])) if "held_out_n" in columns else 0
+
+
+def _notes(view: Mapping[str, Any], columns: Mapping[str, Floats]) -> list[tuple[str, bool]]:
     counts, notes = view["counts"], []
     total = max(1, sum(counts.get(name, 0) for name in ("ok", "masked", "error")))
     if counts.get("error", 0) > 0.01 * total:
@@ -180,16 +191,17 @@ def _notes(view: Mapping[str, Any]) -> list[tuple[str, bool]]:
     if missing:
         notes.append((f"{int(missing):,} held-out scores could not be had; they are missing, not guessed.", False))
     if view["steps"] and not view.get("held_out"):
-        notes.append(
-            ("Nothing is held out: serve a second model and name it with --held-out to see over-optimisation.", False)
-        )
+        before = " any more; the held-out scores are from before the server was started" if _checked(columns) else ""
+        text = f"No second model is asked{before}: serve one and name it with --held-out to see over-optimisation."
+        notes.append((text, False))
     return notes
 
 
 def _main(view: Mapping[str, Any], columns: Mapping[str, Floats]) -> Iterator[Html]:
-    yield element("h2", "Does held-out follow the reward?")
+    has_held_out = bool(np.isfinite(columns["held_out_above"]).any())
+    yield element("h2", "Does held-out follow the reward?" if has_held_out else "How does the reward move?")
     lines = [Line("reward", columns["step"], columns["proxy_above"], "warm")]
-    if np.isfinite(columns["held_out_above"]).any():
+    if has_held_out:
         lines.append(Line("held-out", columns["step"], columns["held_out_above"], "accent"))
     verdict = view["verdict"] or {}
     marks = [
@@ -197,19 +209,21 @@ def _main(view: Mapping[str, Any], columns: Mapping[str, Floats]) -> Iterator[Ht
         for step, name, color in (
             (verdict.get("warned_at"), "warning", "band"),
             (verdict.get("stopped_at"), "stop", "warm"),
-            (view.get("best_step"), "held-out highest", "accent"),
+            (view.get("best_step") if view["status"] != "ok" else None, "go back to", "accent"),
         )
         if step is not None and not (name == "warning" and step == verdict.get("stopped_at"))
     ]
-    spoken = f"Reward and held-out above their start by step; the verdict is {view['status']}"
-    svg = chart(spoken, lines, width=WIDE, height=320, marks=marks, zero="start")
-    yield wrap("div", [Html(svg)], "scroll")
+    spoken = f"Reward{' and held-out' * has_held_out} above the start by step; the verdict is {view['status']}"
+    for width, height, css in ((WIDE, 320, "wide"), (HALF, 280, "narrow")):  # one of them is shown
+        svg = chart(spoken, lines, width=width, height=height, marks=marks, zero="start")
+        yield wrap("div", [Html(svg), Html(strip(view["series"]["status"], width))], f"main {css}")
     caption = (
-        "Both above the first steps, in standard deviations over the answers of those steps; light: each step, bold: mean over a "
-        "tenth of the run. Where reward rises and held-out does not, the reward is being gamed. The band shows what was said "
-        "after each step."
+        f"{'Both above' if has_held_out else 'Above'} the first steps, in standard deviations over the answers of those steps; "
+        "light: each step, bold: mean over a tenth of the run. "
+        + ("Where reward rises and held-out does not, the reward is being gamed." if has_held_out else _BLIND)
+        + " The band shows what was said after each step."
     )
-    yield figure(strip(view["series"]["status"]), caption, wide=True)
+    yield element("p", caption, "caption")
 
 
 def _small(columns: Mapping[str, Floats]) -> Iterator[Html]:
@@ -231,7 +245,7 @@ def _facts(view: Mapping[str, Any]) -> dict[str, str]:
     order = ("ok", "masked", "error", "late", "without_step", "dropped", "unjudged")
     facts = {
         "scored by": ", ".join(view["models"]) or "–",
-        "held out": view.get("held_out") or "nothing",
+        "held-out model": view.get("held_out") or "none",
         "samples": ", ".join(f"{counts[name]:,} {name.replace('_', ' ')}" for name in order if counts.get(name))
         or "none",
     }

@@ -7,6 +7,7 @@ when the file is read again. Nothing in it was made up: what was not measured is
 from __future__ import annotations
 
 import json
+import logging
 import math
 from array import array
 from collections import Counter
@@ -22,6 +23,7 @@ from guerdon.diagnose.monitor_evidence import STARTING
 from guerdon.serve.run_tally import Tally
 from guerdon.types import ConfigError
 
+logger = logging.getLogger("guerdon.serve")
 VERSION = 1
 GRACE = 2.0  # seconds that samples of a step may still come in after the next one has begun
 PATIENCE = 120.0  # seconds that a step waits for its held-out scores
@@ -202,6 +204,31 @@ def append(path: Path, run: RunRecord, line: Mapping[str, Any]) -> None:
         file.write(_bytes(line))
 
 
+def kept(folder: Path, settings: Settings, most: int, rows: int) -> dict[str, RunRecord]:
+    """The runs in a folder, the last seen last: at most so many, with so many steps in all. What else lies there is left alone."""
+    found: dict[str, RunRecord] = {}
+    files = [path for path in folder.glob("*.jsonl") if _is_run(path)]
+    for path in sorted(files, key=lambda path: -path.stat().st_mtime_ns)[:most]:
+        try:
+            run = read(path, settings)
+        except ConfigError as error:
+            logger.warning("%s", error)
+            continue
+        if run is not None:
+            if found and run.steps + sum(one.steps for one in found.values()) > rows:
+                break
+            found[run.name] = run
+    return dict(reversed(found.items()))
+
+
+def _is_run(path: Path) -> bool:
+    with path.open("rb") as file:
+        try:
+            return path_of(path.parent, str(json.loads(file.readline(10_000))["run"])) == path
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return False
+
+
 def read(path: Path, settings: Settings) -> RunRecord | None:
     """The run in a file, as it was when its last whole line was written; None without a whole first line.
 
@@ -218,15 +245,15 @@ def read(path: Path, settings: Settings) -> RunRecord | None:
                 break
             lines.append(line)
             end += len(text)
+    if lines and lines[0].get("version") != VERSION:
+        raise ConfigError(
+            f"{path}: is a run of version {lines[0].get('version')}, this server reads {VERSION}; move it elsewhere"
+        )
     if end < path.stat().st_size:
         with path.open("r+b") as file:
             file.truncate(end)
     if not lines:
         return None
-    if lines[0].get("version") != VERSION:
-        raise ConfigError(
-            f"{path}: is a run of version {lines[0].get('version')}, this server reads {VERSION}; move it elsewhere"
-        )
     return _rebuilt(str(lines[0]["run"]), lines[1:], settings)
 
 

@@ -51,7 +51,7 @@ def chart(
     zero: str = "",
 ) -> str:
     """One picture. `zero` names a dashed line at 0; `percent` writes shares as per cent; `spoken` is read to the blind."""
-    frame = _Frame(lines, width, height, TOP + (16 if marks else 0), bool(zero))
+    frame = _Frame(lines, width, height, TOP + 13 * len(marks), bool(zero))
     parts = [*frame.grid(percent), *frame.steps(xlabel)]
     ends = []
     if zero:
@@ -104,7 +104,7 @@ class _Frame:
         if has_zero:
             low, high = min(low, 0.0), max(high, 0.0)
         if high - low < 1e-9 * max(1.0, abs(high)):
-            low, high = low - 0.5 * max(abs(low), 1e-3), high + 0.5 * max(abs(high), 1e-3)
+            low, high = (low - 0.5 * abs(low), high + 0.5 * abs(high)) if abs(high) > 1e-9 else (0.0, 1.0)
         self.ticks = _ticks(low, high, 5)
         self.low, self.high = min(low, self.ticks[0]), max(high, self.ticks[-1])
 
@@ -152,16 +152,18 @@ class _Frame:
         return [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="var(--{line.color})"/>']
 
     def flags(self, marks: Sequence[Mark]) -> list[str]:
-        parts, rows = [], [-math.inf, -math.inf]
-        for mark in sorted(marks, key=lambda mark: mark.x):
-            x = self.x(mark.x)
-            is_late = x > self.width - RIGHT - 6.5 * len(mark.name)
-            begin = x - 6.5 * len(mark.name) if is_late else x
-            row = next((i for i, end in enumerate(rows) if begin >= end), 0)
-            rows[row] = begin + 6.5 * len(mark.name) + 8
+        """From the right, each name in the lowest row where neither it nor the lines of those to its right are in the way."""
+        parts: list[str] = []
+        placed: list[tuple[int, float]] = []  # row and left edge
+        for mark in sorted(marks, key=lambda mark: -mark.x):
+            x, size = self.x(mark.x), 6.5 * len(mark.name) + 5
+            is_late = x > self.width - RIGHT - size
+            end = x if is_late else x + size
+            row = next(r for r in range(len(marks)) if all(left >= end for higher, left in placed if higher >= r))
+            placed.append((row, x - size if is_late else x))
             y = self.top - 5 - 13 * row
             parts.append(
-                f'<path d="M{x:.1f} {self.top - 2 - 13 * row}V{self.height - BOTTOM}" stroke="var(--{mark.color})" stroke-dasharray="3 2"/>'
+                f'<path d="M{x:.1f} {y + 3}V{self.height - BOTTOM}" stroke="var(--{mark.color})" stroke-dasharray="3 2"/>'
             )
             parts.append(_text(x + (-3 if is_late else 3), y, mark.name, mark.color, "end" if is_late else "start"))
         return parts

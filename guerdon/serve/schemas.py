@@ -19,12 +19,13 @@ class Message(BaseModel):
 class Options(BaseModel):
     """What may stand beside the things to score. Model, rule, run and step may also come as headers X-Guerdon-*."""
 
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
     model: Text256 | None = Field(None, description="name of the model; the first one by default")
     reward: Text256 | None = Field(
-        None, description="rule for an ensemble: mean, min, mean-std:K, mean-var:K or quantile:Q"
+        None, description="rule for an ensemble: mean, min, lcb (mean-std:1), mean-std:K, mean-var:K or quantile:Q"
     )
     run: Text256 | None = Field(None, description="policy run that this belongs to; it is then watched")
-    step: int | None = Field(None, description="step of the run")
+    step: int | None = Field(None, ge=0, description="step of the run")
     kl: float | list[float] | None = Field(
         None, description="nats between policy and reference on each item, for the watch"
     )
@@ -60,13 +61,13 @@ class Scored(BaseModel):
     status: Literal["ok", "masked", "error"]
     reason: str | None
     members: list[float]
-    contract: str
+    contract: str | None
 
 
 class ScoreReply(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
     model: str
-    contract: str = Field(description="hash of the scoring contract; also as ETag")
+    contract: str | None = Field(description="hash of the scoring contract, also as ETag; null for a model without one")
     reward: str
     reference: float | None = Field(description="reward that probabilities compare with")
     tokens: int
@@ -111,7 +112,7 @@ class ModelInfo(BaseModel):
     object: Literal["model"]
     created: int
     owned_by: str
-    contract: str
+    contract: str | None
     fingerprint: str
     max_length: int
     members: int
@@ -155,6 +156,7 @@ class InfoReply(BaseModel):
 
 
 class SwapRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
     path: str = Field(description="folder or hub id of the new model")
     force: bool = False
 

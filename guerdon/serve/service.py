@@ -143,7 +143,7 @@ class Service:
         if call.contract is not None and call.contract != served.contract:
             raise Refused(
                 412,
-                f"the contract of {served.name} is {served.contract}, not the {call.contract[:64]} that was asked for",
+                f"the contract of {served.name} is {served.contract or 'missing'}, not the {call.contract[:64]} that was asked for",
                 kind="contract",
             )
         if call.reward is not None and call.reward != "mean":

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from guerdon.serve import replies
-from guerdon.serve.bodies import line_of
+from guerdon.serve.bodies import json_object, line_of
 from guerdon.serve.call import Call, Item, Refused
 from guerdon.serve.service import Measured, Service
 from guerdon.types import Score
@@ -57,17 +57,19 @@ class LineScores(Response):
 
     async def _read(self, receive: Receive) -> None:
         """Cut what arrives into lines and have them scored, a chunk at a time."""
-        gate, tasks, number = asyncio.Semaphore(_AT_ONCE), set[asyncio.Task[None]](), 0
+        gate, tasks = asyncio.Semaphore(_AT_ONCE), set[asyncio.Task[None]]()
         try:
             async for lines in self._lines(receive):
                 for start in range(0, len(lines), CHUNK):
                     chunk: list[_Line] = []
-                    for raw in lines[start : start + CHUNK]:
+                    for number, raw in lines[start : start + CHUNK]:
+                        id = None
                         try:
-                            chunk.append((number, *line_of(raw)))
+                            body = json_object(raw)
+                            id = body.get("id")
+                            chunk.append((number, line_of(body), id))
                         except Refused as refused:
-                            self._put(number, None, {"status": "error", "value": None, "reason": refused.message})
-                        number += 1
+                            self._put(number, id, self._failed(refused, 1)[0])
                     await gate.acquire()
                     task = asyncio.create_task(self._score(chunk))
                     tasks.add(task)
@@ -89,8 +91,9 @@ class LineScores(Response):
             self.out.put_nowait(None)
 
     async def _lines(self, receive: Receive) -> Any:
-        """Whole lines, as many as have arrived. Raises Refused for a line that is too long, a pause that is, and a broken end."""
-        config, rest = self.service.config, b""
+        """Whole lines with their numbers, as many as have arrived; blank ones are counted and left out. Raises Refused for a
+        line that is too long, a pause that is, and a broken end."""
+        config, rest, number = self.service.config, b"", 0
         most = int(config.max_body * 1e6)
         while True:
             try:
@@ -102,8 +105,10 @@ class LineScores(Response):
                 raise Refused(400, "the request broke off", kind="gone")
             *whole, rest = (rest + message.get("body", b"")).split(b"\n")
             ended = not message.get("more_body", False)
-            found = [line for line in ([*whole, rest] if ended else whole) if line.strip()]
-            if len(rest) > most or any(len(line) > most for line in found):
+            whole += [rest] if ended else []
+            found = [(n, line) for n, line in enumerate(whole, number) if line.strip()]
+            number += len(whole)
+            if len(rest) > most or any(len(line) > most for _, line in found):
                 raise Refused(413, f"a line is longer than {config.max_body:g} MB", kind="size")
             if found:
                 yield found
@@ -112,10 +117,11 @@ class LineScores(Response):
 
     async def _score(self, chunk: Sequence[_Line]) -> None:
         """Score some lines, however long they have to wait; what is too much at once is divided."""
-        measured = None
-        while measured is None:
+        rows = None
+        while rows is None:
             try:
                 measured = await self.service.measure([item for _, item, _ in chunk], self.call)
+                rows = replies.rows(measured, measured.served.reference)
             except Refused as refused:
                 if refused.status == 429:
                     await asyncio.sleep(max(_PAUSE, min(1.0, refused.retry_after or 0.1)))
@@ -124,10 +130,13 @@ class LineScores(Response):
                         await self._score(half)
                     return
                 else:
-                    failed = [Score(0, "error", reason=refused.message)] * len(chunk)
-                    measured = Measured(failed, self.service.model(self.call.model))
-        for (number, _, id), row in zip(chunk, replies.rows(measured, measured.served.reference), strict=True):
+                    rows = self._failed(refused, len(chunk))
+        for (number, _, id), row in zip(chunk, rows, strict=True):
             self._put(number, id, row)
+
+    def _failed(self, refused: Refused, count: int) -> list[dict[str, Any]]:
+        failed = [Score(0, "error", reason=refused.message)] * count
+        return replies.rows(Measured(failed, self.service.model(self.call.model)), None)
 
     def _put(self, number: int, id: Any, row: dict[str, Any]) -> None:
         self.counts[row["status"]] += 1

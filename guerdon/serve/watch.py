@@ -96,16 +96,17 @@ class Watch:
         self._thread: threading.Thread | None = None
         self._is_stopping = False
         self._folder_lock: Any = None
-        self._number = 0
+        self._number, self._since = 0, time.time()
 
     def start(self) -> None:
-        """Begin to take note. Raises ConfigError for a held-out model that is not served, and a folder that cannot be used or
-        that another server keeps its runs in.
+        """Begin to take note, with the runs that the folder keeps. Raises ConfigError for a held-out model that is not served,
+        and a folder that cannot be used or that another server keeps its runs in.
         """
         if self.checks is not None:
             self.checks.require_model()
         if self.options.folder is not None:
             self._folder_lock = _locked(self.options.folder)
+            self._runs = run_record.kept(self.options.folder, self.settings, MOST_RUNS, MOST_ROWS)
         self._is_stopping = False
         self._thread = threading.Thread(target=self._work, name="guerdon-watch", daemon=True)
         self._thread.start()
@@ -120,8 +121,7 @@ class Watch:
             self._thread = None
         with self._lock:
             for run in self._runs.values():
-                if run.open:
-                    self._keep(run, run.suspended())
+                self._suspend(run)
         if self._folder_lock is not None:
             self._folder_lock.close()
             self._folder_lock = None
@@ -337,8 +337,11 @@ class Watch:
         return run
 
     def _forget(self, name: str) -> None:
-        run = self._runs.pop(name)
-        if run.open:
+        self._suspend(self._runs.pop(name))
+
+    def _suspend(self, run: RunRecord) -> None:
+        """Write down the steps that are open, unless they are as the file has them."""
+        if run.open and run.seen >= self._since:
             self._keep(run, run.suspended())
 
 

@@ -478,7 +478,7 @@ def test_without_held_out_signs_warn_and_never_stop():
     said = [monitor.observe(Observation(s, s, s / 10, signals=drifting(s))) for s in range(200)]
     assert {one.status for one in said[:40]} == {"ok"}
     assert said[-1].status == "warn"
-    assert said[0].reason.startswith("Nothing is held out")
+    assert said[0].reason.startswith("There are no held-out scores")
     assert "length by" in said[-1].reason
     assert "cannot be told" in said[-1].reason
     assert said[-1].best_step is said[-1].stopped_at is None

@@ -29,7 +29,7 @@ class Letters:
     gate: threading.Event = field(default_factory=threading.Event)
     mishap: Callable[[str], None] = lambda text: None
     batches: list[list[str]] = field(default_factory=list)
-    contract: Any = None
+    contract: Any = field(default_factory=lambda: SimpleNamespace(hash="letters", golden=(), temperature=None))
     fingerprint: str = "letters"
     members: int = 1
     shares_prefix: bool = False

@@ -145,6 +145,10 @@ def test_one_of_two_models_by_name(causal):  # noqa: F811
             ):
                 body, read = ONE[path]
                 assert read(live.post(path, body | named).json()) == pytest.approx(factor * causal.scores[0], abs=2e-6)
+            for path in [path for path in ONE if not path.startswith("/kserve")]:  # whose address names the model
+                body, read = ONE[path]
+                reply = live.post(path, body, headers={"X-Guerdon-Model": name} if name else {})
+                assert read(reply.json()) == pytest.approx(factor * causal.scores[0], abs=2e-6), path
         assert [card["id"] for card in live.get("/vllm/v1/models").json()["data"]] == ["first", "second"]
         assert live.get("/kserve/v2/models").json() == {"models": ["first", "second"]}
         assert live.post("/kserve/v1/models/second:predict", {"instances": [{"messages": chat(PROMPT, ANSWERS[0])}]}).json()["predictions"] == pytest.approx([2 * causal.scores[0]], abs=2e-6)  # fmt: skip

@@ -115,7 +115,7 @@ def test_an_ensemble_gives_members_and_spread(saved):
     async def go() -> None:
         models = Ensemble([RewardModel.load(saved / name) for name in ("qwen3", "llama")])
         async with client_of(Service({"rm": models})) as client:
-            for rule in ("mean", "min", "mean-std:1", "quantile:0.5"):
+            for rule in ("mean", "min", "lcb", "mean-std:1", "quantile:0.5"):
                 reply = (await client.post("/v1/score", json={"messages": chat("a", "b"), "reward": rule})).json()
                 [row] = reply["scores"]
                 members = np.array(row["members"])
@@ -124,8 +124,26 @@ def test_an_ensemble_gives_members_and_spread(saved):
                 assert row["value"] == pytest.approx(float(combine(members, parse_rule(rule))))
                 assert row["std"] == pytest.approx(members.std())
                 assert reply["reward"] == rule
+            assert (reply["reference"], row["probability"]) == (None, None)  # as docs/serve.md says
+            reply = (await client.post("/v1/score", json={"messages": chat("a", "b"), "reference": 1.0})).json()
+            assert (reply["reference"], reply["scores"][0]["probability"]) == (1.0, None)
 
     asyncio.run(go())
+
+
+def test_the_distance_of_an_ensemble_is_that_of_its_first_folder(saved):
+    models = [RewardModel.load(saved / name) for name in ("qwen3", "llama")]
+    training = [chat(f"hello {i}", "the quick brown fox " * (i % 5 + 1)) for i in range(70)]
+    item = [Item(messages=chat("zzz", "?! " * 60))]
+
+    async def distance(model) -> float:
+        service = Service({"rm": model}, training=training)
+        try:
+            return float((await service.measure(item, Call())).distances[0])
+        finally:
+            service.close()
+
+    assert asyncio.run(distance(Ensemble(models))) == pytest.approx(asyncio.run(distance(models[0])), rel=1e-4)
 
 
 def test_best_of_n():
@@ -156,7 +174,7 @@ def test_best_of_n():
         (b'{"texts": ["a"], "step": NaN}', 400, "NaN is not JSON"),
         (b'{"texts": ["a"], "reference": Infinity}', 400, "Infinity is not JSON"),
         (b'{"texts": ["a"], "reference": 1e999}', 400, "finite"),
-        (b'{"texts": ["a"], "step": 1e999}', 400, "step"),
+        (b'{"texts": ["a"], "run": "r", "step": 1e999}', 400, "step"),
         (b"[" * 100_000, 400, "not JSON"),
         (b"\xff\xfe\x00", 400, "not JSON"),
         (b"{}", 400, "exactly one of"),
@@ -173,6 +191,11 @@ def test_best_of_n():
         (b'{"texts": ["a"], "reward": "best"}', 400, "not known"),
         (b'{"texts": ["a"], "contract": "0000"}', 412, "not the 0000"),
         (b'{"texts": ["a", "b", "c", "d"]}', 413, "more than the 3"),
+        (b'{"texts": ["a"], "rewrad": "min"}', 400, "has no 'rewrad'; it may have .*reward"),
+        (b'{"texts": ["a"], "answers": ["a"]}', 400, "has no 'answers'"),
+        (b'{"texts": ["a"], "completions": ["a"]}', 400, "completions go with prompt"),
+        (b'{"texts": ["a"], "run": "r", "step": -1}', 400, "step must be 0 or more, got -1"),
+        (b'{"texts": ["a"], "step": 1}', 400, "a step belongs to a run"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_refused_in_a_sentence(body, status, says):
@@ -288,22 +311,29 @@ def test_lines_are_scored_as_they_come():
         lines[7] = "{"
         lines[8] = json.dumps({"text": "seven"})
         lines[9] = json.dumps({"ids": [1, 2]})
+        lines[10] = json.dumps({"prompt": "p", "completoin": "c", "id": 10})
+        lines[11] = json.dumps({"text": "t", "messages": talk("t"), "id": ["eleven"]})
         async with client_of(service_of(model, queue_tokens=3000)) as client:
             reply = await client.post("/v1/score/stream", content="\n\n".join(lines))
             *rows, last = map(json.loads, reply.text.splitlines())
-            assert last == {"done": True, "lines": 500, "ok": 499, "masked": 0, "error": 1}
-            by_index = {row["index"]: row for row in rows}
-            assert by_index.keys() == set(range(500))
-            assert "not JSON" in by_index[7]["reason"]
+            assert last == {"done": True, "lines": 500, "ok": 497, "masked": 0, "error": 3}
+            assert {row["index"] for row in rows} == set(range(0, 1000, 2))  # every second line is blank
+            by_index = {row["index"] // 2: row for row in rows}
+            assert all(schemas.Scored.model_validate(row, strict=True) for row in rows)
+            assert ("not JSON" in by_index[7]["reason"], "id" in by_index[7]) == (True, False)
+            assert ("a line has no 'completoin'" in by_index[10]["reason"], by_index[10]["id"]) == (True, 10)
+            assert ("a line holds messages, or" in by_index[11]["reason"], by_index[11]["id"]) == (True, ["eleven"])
             assert by_index[8]["value"] == value_of("seven")
             assert by_index[9]["value"] == value_of("iii")
             assert all(
                 row["value"] == value_of("p\n" + "c" * (i % 30)) and row["id"] == f"row{i}"
                 for i, row in by_index.items()
-                if i not in (7, 8, 9)
+                if i not in range(7, 12)
             )
             unknown = await client.post("/v1/score/stream?model=zz", content="")
             assert unknown.status_code == 404
+            mistyped = await client.post("/v1/score/stream?modle=rm", content="")
+            assert (mistyped.status_code, "has no 'modle'" in mistyped.text) == (400, True)
             assert json.loads((await client.post("/v1/score/stream", content="")).text)["lines"] == 0
 
     asyncio.run(go())
@@ -355,6 +385,30 @@ def test_scores_of_runs_are_shown_to_the_watch():
             await client.post("/v1/score", json={"texts": ["b"]}, headers={"X-Guerdon-Run": "q", "X-Guerdon-Step": "4"})
             await client.post("/v1/score", json={"messages": talk("c")})
         assert watch.calls == [("r", 3, "rm", 1, [value_of("a")]), ("q", 4, "rm", 1, [value_of("b")])]
+
+    asyncio.run(go())
+
+
+def test_a_header_names_the_model_where_the_body_does_not():
+    async def go() -> None:
+        first, second = Letters(), Letters()
+        async with client_of(Service({"first": first, "second": second})) as client:
+
+            async def answered(header: str, path: str = "/v1/score", **more) -> tuple[str, str]:
+                headers = {"X-Guerdon-Model": header, "Idempotency-Key": "k"}
+                reply = await client.post(path, json={"texts": ["a"]} | more, headers=headers)
+                return reply.json().get("model"), reply.status_code
+
+            assert await answered("second", model="first") == ("first", 200)
+            assert await answered("third") == (None, 422)  # the key was another request's
+            assert (first.scored, second.scored) == (["a"], [])
+            for header, model in (("second", second), ("", first)):
+                reply = await client.post(
+                    "/v1/score/stream", content='{"text": "b"}', headers={"X-Guerdon-Model": header}
+                )
+                assert (reply.status_code, model.scored[-1]) == (200, "b")
+            unknown = await client.post("/v1/score", json={"texts": ["a"]}, headers={"X-Guerdon-Model": "third"})
+            assert unknown.status_code == 404
 
     asyncio.run(go())
 

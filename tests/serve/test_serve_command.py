@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 
 import httpx2
 import pytest
+from serving import Letters, client_of, listening, service_of, talk, value_of
 from tiny_models import chat
 
 from guerdon.cli import main
 from guerdon.model.reward import RewardModel
+from guerdon.serve.call import Refused
 from guerdon.serve.config import ServeConfig, from_yaml
+from guerdon.serve.models import load
+from guerdon.serve.run import bound
+from guerdon.serve.service import Service
 from guerdon.types import ConfigError
 
 
@@ -89,6 +96,88 @@ def test_a_model_that_does_not_score_as_its_contract_says_is_not_served(saved, t
     with pytest.raises(SystemExit):
         main(["serve", str(tmp_path / "changed")])
     assert "the contract says" in capsys.readouterr().err
+
+
+def without_contract(saved, folder):
+    import shutil
+
+    shutil.copytree(saved, folder)
+    (folder / "scoring_contract.json").unlink()
+    return str(folder)
+
+
+def test_a_model_without_a_contract_is_not_served_unless_that_is_said(saved, tmp_path):
+    bare = without_contract(saved, tmp_path / "bare")
+    for path in (bare, f"{saved},{bare}"):
+        with pytest.raises(ConfigError, match=f"^{bare}: has no scoring_contract.json.*--allow-no-contract$"):
+            load("rm", path, ServeConfig())
+
+
+def test_where_it_is_said_no_hash_is_made_up(saved, tmp_path):
+    bare = without_contract(saved, tmp_path / "bare")
+    allowed = ServeConfig(allow_no_contract=True)
+
+    async def go() -> None:
+        models = {"one": bare, "both": f"{saved},{saved}", "mixed": f"{saved},{bare}"}
+        service = Service({name: load(name, path, allowed) for name, path in models.items()}, allowed)
+        async with client_of(service, dialect="kserve") as client:
+            body = {"messages": chat("a", "b")}
+            for name in ("one", "mixed"):
+                reply = await client.post("/v1/score", json=body | {"model": name})
+                assert (reply.json()["contract"], reply.json()["scores"][0]["contract"]) == (None, None)
+                assert "ETag" not in reply.headers
+                pinned = await client.post("/v1/score", json=body | {"model": name, "contract": "0123"})
+                assert pinned.status_code == 412
+            both = (await client.post("/v1/score", json=body | {"model": "both"})).json()
+            assert both["contract"] == service.model("both").fingerprint
+            assert (await client.get("/v2/models/one")).json()["versions"] == []
+        service.close()
+
+    asyncio.run(go())
+
+
+def test_what_has_no_contract_is_scored_over_http_without_a_pin():
+    from guerdon.commands.score import _scorer
+
+    with (
+        listening(service_of(Letters(contract=None))) as (port, _),
+        _scorer("", f"http://127.0.0.1:{port}", None, "", 8) as scorer,
+    ):
+        assert scorer.score([talk("a")]) == [value_of("a")]
+
+
+def test_a_swap_asks_for_a_contract_as_well(saved, tmp_path):
+    bare = without_contract(saved, tmp_path / "bare")
+
+    async def go() -> None:
+        service = Service({"rm": RewardModel.load(saved)})
+        with pytest.raises(Refused, match="scoring_contract") as refused:
+            await service.swap("rm", bare)
+        assert refused.value.status == 422
+        service.close()
+
+    asyncio.run(go())
+
+
+def test_a_port_that_is_taken_is_found_before_anything_is_loaded(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SystemExit) as stopped:
+            main(["serve", "/nowhere", "--port", str(port)])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.endswith(
+        f"guerdon: --port {port}: is taken on 127.0.0.1; choose another, or 0 for a free one\n"
+    )
+    with pytest.raises(ConfigError, match=r"--host 192.0.2.1 --port 0: cannot be listened on \(Cannot assign"):
+        bound("192.0.2.1", 0)
+
+
+def test_what_takes_its_time_is_said(tmp_path, capsys):
+    row = {"prompt": "a", "chosen": "b", "rejected": "c"}
+    (tmp_path / "drift.jsonl").write_text(f"{json.dumps(row)}\n" * 3)
+    with pytest.raises(SystemExit):
+        main(["serve", "/nowhere", "--port", "0", "--drift-data", str(tmp_path / "drift.jsonl")])
+    assert "--drift-data: /nowhere reads 6 answers before the port opens" in capsys.readouterr().err
 
 
 def test_a_server_lives_and_ends(saved, tmp_path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
 import statistics
 import time
 
@@ -18,6 +20,7 @@ from guerdon.serve.answers import Answers
 from guerdon.serve.call import Call, Item, Refused, Served
 from guerdon.serve.run_page import run_page, runs_page
 from guerdon.serve.run_record import NOTHING_YET, path_of
+from guerdon.serve.run_svg import Line, Mark, chart
 from guerdon.serve.watch import Watch, WatchOptions
 from guerdon.types import ConfigError, Score
 
@@ -190,7 +193,7 @@ def test_a_held_out_score_that_cannot_be_had_is_missing():
     view = run_watch(story, fake, held_out="second", share=1.0)
     assert series_of(view, "held_out") == [None]
     assert (series_of(view, "held_out_n"), series_of(view, "held_out_missing")) == ([0], [2])
-    assert "Nothing is held out" in view["reason"]
+    assert "There are no held-out scores" in view["reason"]
 
 
 def test_whole_prompts_are_chosen_and_about_the_share():
@@ -260,6 +263,37 @@ def test_a_restart_goes_on_with_the_same_verdicts(tmp_path):
             del view["series"][name]
         del view["seen"]
     assert found == expected
+
+
+def test_kept_runs_are_listed_after_a_restart(tmp_path, monkeypatch, caplog):
+    async def first(seen):
+        for name in ("old", "a/b ../c", "new"):
+            seen.seen(Call(run=name, step=1), items_of("a"), [Score(1.0)])
+            await seen.close_step(name, 1)
+            seen.seen(Call(run=name, step=2), items_of("a"), [Score(2.0)])
+        return await seen.summaries()
+
+    async def listed(seen):
+        return await seen.summaries()
+
+    expected = run_watch(first, folder=tmp_path)
+    assert [run["run"] for run in expected] == ["new", "a/b ../c", "old"]
+    for n, name in enumerate(("old", "a/b ../c", "new")):
+        os.utime(path_of(tmp_path, name), (n, n))
+    others = {
+        "notes.jsonl": b'{"run": "new"',
+        "rows.jsonl": b'{"version": 1, "run": "x"}\n{"torn',
+        "plain.jsonl": b"1\n",
+    }
+    for name, content in others.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "later.jsonl").write_text('{"version": 99, "run": "later"}\n')
+    kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert run_watch(listed, folder=tmp_path) == expected
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept  # nothing written, others left alone
+    assert "later.jsonl: is a run of version 99" in caplog.text
+    monkeypatch.setattr(watch, "MOST_ROWS", 2)
+    assert [run["run"] for run in run_watch(listed, folder=tmp_path)] == ["new", "a/b ../c"]
 
 
 def test_a_torn_line_is_cut_off_and_the_rest_stays(tmp_path):
@@ -405,6 +439,73 @@ def test_equal_prompts_have_equal_numbers():
     one, two = answers.of(Item(text="<user>q<eos><assistant>a")), answers.of(Item(text="<user>q<eos><assistant>b c"))
     other = answers.of(Item(text="<user>r<eos><assistant>a"))
     assert one.prompt == two.prompt != other.prompt
+
+
+@pytest.fixture(scope="module")
+def gamed():
+    """What is known of a run whose reward rises while its held-out scores fall from step 20 on."""
+
+    async def story(seen):
+        for step in range(60):
+            words = max(1, 12 - abs(step - 20) // 2)
+            call = Call(run="a-long-name/of-a-run-2026-11", step=step, kl=(step / 10.0,) * 8)
+            texts = [" ".join(["w"] * (words + k % 3)) for k in range(8)]
+            seen.seen(call, items_of(*texts), [Score(step / 10 + k / 100) for k in range(8)])
+            await seen.close_step("a-long-name/of-a-run-2026-11", step)
+        return await seen.view("a-long-name/of-a-run-2026-11"), await seen.summaries()
+
+    return run_watch(story, held_out="second", share=1.0)
+
+
+def test_the_page_says_what_was_held_out_by_what_was_scored(gamed):
+    view, _ = gamed
+    none = {name: [0 if name == "held_out_n" else None] * 60 for name in view["series"] if name.startswith("held_out")}
+    bare = view | {"series": view["series"] | none, "status": "ok", "best_step": None}
+    text = run_page(view, 0.0)
+    assert f">Go back to step {view['best_step']}, after which" in text.replace(f"{view['reason']} ", ">")
+    assert ("480 answers checked" in text, "No second model" in text) == (True, False)
+    text = run_page(view | {"held_out": None}, 0.0)  # the server was started again without --held-out
+    assert "480 answers checked" in text
+    assert "No second model is asked any more" in text
+    text = run_page(bare, 0.0)
+    assert "second has scored none yet" in text
+    assert "No second model is asked" not in text
+    text = run_page(bare | {"held_out": None}, 0.0)
+    assert ">no second model is asked<" in text
+    assert "How does the reward move?" in text
+    assert "go back to" not in run_page(view | {"status": "ok"}, 0.0)
+
+
+def test_pages_fit_a_telephone(gamed):
+    from tests.collect.browser import chromium
+
+    view, runs = gamed
+    with chromium() as browser:
+        for width in (390, 1280):
+            page = browser.new_page(viewport={"width": width, "height": 800})
+            for text in (run_page(view, 0.0), runs_page(runs, 0.0)):
+                page.set_content(text)
+                assert page.evaluate("document.documentElement.scrollWidth") == width
+                edges = page.locator("svg:visible, td:visible").evaluate_all(
+                    "all => all.map(one => [one.getBoundingClientRect().right, one.parentElement.getBoundingClientRect().right])"
+                )
+                assert edges
+                assert all(right <= outer + 1 <= width for right, outer in edges)
+
+
+def test_names_of_marks_are_not_crossed():
+    marks = [Mark(19.0, "go back to", "accent"), Mark(25.0, "warning", "band"), Mark(26.0, "stop", "warm")]
+    x = np.arange(60.0)
+    for width in (410, 840):
+        svg = chart("", [Line("reward", x, x, "warm")], width=width, marks=marks)
+        names = re.findall(
+            r'<text x="([\d.]+)" y="([\d.]+)" fill="[^"]+" text-anchor="start">(go back to|warning|stop)<', svg
+        )
+        assert {name for *_, name in names} == {"go back to", "warning", "stop"}
+        lines = re.findall(r'M([\d.]+) ([\d.]+)V\d+" stroke="[^"]+" stroke-dasharray="3 2"', svg)
+        for left, y, name in names:
+            reach = (float(left), float(left) + 6.2 * len(name))
+            assert not [x for x, top in lines if reach[0] < float(x) < reach[1] and float(top) <= float(y)]
 
 
 def test_the_page_escapes_runs_alone_and_fetches_nothing():

@@ -55,7 +55,7 @@ async def _rerank(service: Service, request: Request, body: Body, version: int) 
         raise Refused(400, f"top_n must be at least 1, got {top}")
     if body.get("rank_fields") not in (None, ["text"]):
         raise Refused(400, "rank_fields must be left out, or be ['text']: documents are texts")
-    cut, longest = wire.field(body, "max_tokens_per_doc", int), service.model(wire.field(body, "model", str)).max_length
+    cut, longest = wire.field(body, "max_tokens_per_doc", int), wire.served(service, request, body).max_length
     if cut is not None and cut < longest:
         raise Refused(400, f"max_tokens_per_doc is {cut}; the scoring contract cuts at {longest}, leave it out")
     raw, keep = wire.field(body, "raw_scores", bool, False), wire.field(body, "return_documents", bool, version == 1)

@@ -53,7 +53,9 @@ def routes(service: Service) -> list[BaseRoute]:
         served, version = service.model(_path(request)["model"]), _path(request)["contract"]
         if version not in (None, served.contract):
             raise Refused(
-                404, f"{served.name} has no version '{str(version)[:80]}', only {served.contract}", kind="model"
+                404,
+                f"{served.name} has no version '{str(version)[:80]}', only {served.contract or 'one'}",
+                kind="model",
             )
         return served
 
@@ -64,7 +66,7 @@ def routes(service: Service) -> list[BaseRoute]:
         served = named(request)
         inputs = [{"name": name, "datatype": "BYTES", "shape": [-1]} for name in _INPUTS]
         outputs = [{"name": "reward", "datatype": "FP32", "shape": [-1]}]
-        head = {"name": served.name, "versions": [served.contract], "platform": "guerdon"}
+        head = {"name": served.name, "versions": [served.contract] if served.contract else [], "platform": "guerdon"}
         return Reply(head | {"inputs": inputs, "outputs": outputs})
 
     def ready(request: Request) -> Response:

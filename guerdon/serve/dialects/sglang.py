@@ -192,6 +192,6 @@ def _info(service: Service) -> Callable[[Request], Response]:
     def info(request: Request) -> Response:
         served = service.model(None)
         facts = {"model_path": served.name, "served_model_name": served.name, "tokenizer_path": served.name}
-        return Reply(facts | {"is_generation": False, "weight_version": served.contract})
+        return Reply(facts | {"is_generation": False, "weight_version": served.contract or "default"})
 
     return info

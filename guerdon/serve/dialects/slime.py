@@ -55,15 +55,10 @@ async def _score(service: Service, request: Request, body: Body) -> Any:
         item = Item(messages=(*wire.conversation(prompt, "prompt"), Message(role="assistant", content=response)))
     else:
         said = wire.text(prompt, "prompt")
-        asks = form == "rendered" or (form == "auto" and _asks(service.model(_model(body)).tokenizer, said))
+        asks = form == "rendered" or (form == "auto" and _asks(wire.served(service, request, body).tokenizer, said))
         item = Item(text=said + response) if asks else wire.pair(said, response)
     scores, _ = await wire.score(service, request, body, [item])
     return scores[0]
-
-
-def _model(body: Body) -> str | None:
-    name = wire.field(body, "model", str)
-    return name if name is None else str(name)
 
 
 def _asks(tokenizer: Any, said: str) -> bool:

@@ -126,7 +126,7 @@ async def _scored(
         if body.get(name):
             raise Refused(400, f"{name} would make this another reward than the one that was trained; leave it out")
     cut = wire.field(body, "truncate_prompt_tokens", int, -1)
-    served = service.model(wire.field(body, "model", str))
+    served = wire.served(service, request, body)
     if cut != -1 and cut < served.max_length:
         raise Refused(
             400, f"truncate_prompt_tokens is {cut}; the scoring contract cuts at {served.max_length}, leave it out"

@@ -161,6 +161,11 @@ async def score(
     return found, served
 
 
+def served(service: Service, request: Request, body: Body) -> Served:
+    """The model that a request names, in its body or in X-Guerdon-Model. Raises Refused (404)."""
+    return service.model(field(body, "model", str) or request.headers.get("x-guerdon-model"))
+
+
 def models(service: Service) -> list[Served]:
     """Every model that is served, the default one first."""
     return [service.model(name) for name in service.names]
