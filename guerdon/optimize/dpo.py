@@ -16,6 +16,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,12 @@ from guerdon.data.read import load
 from guerdon.data.split import split
 from guerdon.evaluate.metrics import evaluate
 from guerdon.evaluate.score import score_comparisons
-from guerdon.files import write_json, write_text
+from guerdon.files import rewind, write_json, write_text
 from guerdon.model.load import resolve as resolve_model
 from guerdon.optimize.dpo_config import DpoConfig, resolve
 from guerdon.optimize.implicit import ImplicitReward
 from guerdon.optimize.policy import Policy
-from guerdon.optimize.sft import Watch
+from guerdon.optimize.sft import Watch, save_policy
 from guerdon.optimize.sft_config import claim_output, require_named
 from guerdon.options import to_yaml
 from guerdon.types import Comparison, ConfigError, DataError, Message, TrainingError
@@ -106,16 +107,15 @@ def direct_preference(
     say(
         f"{steps} steps of {config.batch_size} pairs, learning rate {config.learning_rate:g}, beta {config.beta:g}, TRL's {config.loss} loss"
     )
-    checkpoints = sorted((output / "checkpoints").glob("checkpoint-*"))
     try:
-        trainer.train(resume_from_checkpoint=bool(config.resume and checkpoints))
+        trainer.train(resume_from_checkpoint=_last_checkpoint(output) if config.resume else None)
     finally:
         logger.close()
     main = bool(trainer.is_world_process_zero())
     evaluation: dict[str, Any] = {}
     if main:
         policy.net = trainer.accelerator.unwrap_model(trainer.model)
-        policy.save(output / "policy")
+        save_policy(policy, output)
         where, pairs = policy.device, len(train.rows)
         del trainer, reference, policy  # the weights are loaded again, as whoever uses them will
         evaluation = _save_reward(config, output / "policy", train_set, eval_set, where)
@@ -225,6 +225,15 @@ def _steps(config: DpoConfig, pairs: int) -> int:
     return min(wanted, config.max_steps) if config.max_steps else wanted
 
 
+def _last_checkpoint(output: Path) -> str | None:
+    """The latest checkpoint that is whole; transformers writes a checkpoint in place, its trainer_state.json last."""
+    whole: dict[int, Path] = {}
+    for path in (output / "checkpoints").glob("checkpoint-*/trainer_state.json"):
+        with suppress(OSError, ValueError):
+            whole[int(json.loads(path.read_bytes())["global_step"])] = path.parent
+    return str(whole[max(whole)]) if whole else None
+
+
 class _Logger(TrainerCallback):  # type: ignore[misc]
     """Writes metrics.jsonl, moves the bar, and stops a run whose loss is not finite."""
 
@@ -235,11 +244,7 @@ class _Logger(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if not state.is_world_process_zero:
             return
-        if self.path.is_file():  # lines after the checkpoint come again
-            kept = [
-                line for line in self.path.read_text().splitlines() if json.loads(line)["step"] <= state.global_step
-            ]
-            write_text(self.path, "".join(line + "\n" for line in kept))
+        rewind(self.path, state.global_step)
         if self.watch:
             self.watch.start(self.steps, state.global_step)
 
