@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -83,7 +84,19 @@ def parse_options(cls: type[Options], args: Sequence[str], prog: str, descriptio
             default = options.from_yaml(cls, saved) if saved.is_file() else default
     words = options.gathered(words, cls)
     found: Options = tyro.cli(cls, prog=prog, description=description, args=words, default=default)
+    _tell_of_a_new_run(found)
     return found
+
+
+def _tell_of_a_new_run(options: Any) -> None:
+    """Say so where --resume finds no run and starts one. Raises ConfigError when nothing is given to start one with."""
+    output = getattr(options, "output", "")
+    if not output or not getattr(options, "resume", False) or (Path(output) / "config.yaml").is_file():
+        return
+    if options == type(options)(output=output, resume=True):
+        raise ConfigError(f"{output}: there is no run to resume; see to --output, or give the options of a new run")
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{output}: no run to resume, a new one is started", flush=True)
 
 
 @contextmanager
