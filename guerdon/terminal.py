@@ -83,7 +83,10 @@ def parse_options(cls: type[Options], args: Sequence[str], prog: str, descriptio
             saved = Path(parts[parts.index("--output") + 1]) / "config.yaml"
             default = options.from_yaml(cls, saved) if saved.is_file() else default
     words = options.gathered(words, cls)
-    found: Options = tyro.cli(cls, prog=prog, description=description, args=words, default=default)
+    # tyro puts what a check of the options raises into a box of its own, so it gets them without checks
+    unchecked = type(cls.__name__, (cls,), {"__doc__": cls.__doc__, "__post_init__": lambda self: None})
+    given = tyro.cli(unchecked, prog=prog, description=description, args=words, default=unchecked(**vars(default)))
+    found = cls(**vars(given))
     _tell_of_a_new_run(found)
     return found
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tiny_models import chat
 
+from guerdon import cli
 from guerdon.optimize.sft_config import SftConfig, claim_output
 from guerdon.options import to_yaml
 from guerdon.terminal import load_reward, parse_options
@@ -59,6 +60,13 @@ def test_resume_without_a_run_starts_one_and_says_so(tmp_path, capsys):
     (tmp_path / "config.yaml").write_text(to_yaml(SftConfig(policy="p", data=("d",), output=str(tmp_path))))
     parsed("--resume", "--output", str(tmp_path))
     assert not capsys.readouterr().out
+
+
+def test_an_option_out_of_range_is_one_sentence(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["optimize", "sft", "--epochs", "-1"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "guerdon: --epochs must be greater than 0, got -1.0\n"
 
 
 def test_reward_from_its_spelling():
