@@ -54,12 +54,19 @@ def load_reward(
     rule: str = "mean",
     masked: Masked = "mask",
     count_tokens: Callable[[str], int] | None = None,
+    option: str = "reward",
 ) -> WeightedSum:
-    """The reward that the command line spells, one text for each part (see `parse_rewards`); `rule` is for ensembles."""
+    """The reward that the command line spells, one text for each part (see `parse_rewards`); `rule` is for ensembles,
+    `option` for messages.
+    """
     from guerdon.optimize.reward_option import parse_rewards
 
     return parse_rewards(
-        texts, load=lambda path: load_scorer(path, device, rule), count_tokens=count_tokens, masked=masked
+        texts,
+        load=lambda path: load_scorer(path, device, rule),
+        count_tokens=count_tokens,
+        masked=masked,
+        option=option,
     )
 
 

@@ -92,7 +92,7 @@ def best_of_n(
 
     count = tokens if writer else None
     picks = load_reward(reward, device, ensemble_rule, masked, count) if reward else None
-    watched = load_reward(held_out, device, count_tokens=count) if held_out else None
+    watched = load_reward(held_out, device, count_tokens=count, option="held-out") if held_out else None
     prints = [str(getattr(s, "fingerprint", "")) for r in (picks, watched) if r for s in r.scorers.values()]
     names: dict[str, Any] = {
         "policy": policy,
