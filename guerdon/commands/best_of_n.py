@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from guerdon.terminal import counting_bar, load_reward, require_writable, show, spinner, write_json
+from guerdon.types import DataError
 
 if TYPE_CHECKING:
     from guerdon.optimize.best_of_n_summary import Mean, Summary
@@ -117,6 +118,17 @@ def best_of_n(
         show(table(summary))
     print(lines(summary))
     write_json(json, summary.to_dict())
+    _require_a_pick(summary, bool(policy))
+
+
+def _require_a_pick(summary: Summary, samples: bool) -> None:
+    """Raise DataError when no row has a pick: whatever reads the file next would find nothing in it."""
+    if not summary.statuses["ok"]:
+        advice = "" if samples or summary.candidates else "give --policy to sample answers to prompts, or "
+        raise DataError(
+            f"{summary.output}: none of {summary.rows} rows has a pick; {advice}mend what is named above, and start again "
+            "with --overwrite"
+        )
 
 
 def table(summary: Summary) -> Any:
