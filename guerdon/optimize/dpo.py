@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, TaskType
 from transformers import TrainerCallback
+from transformers.trainer_callback import PrinterCallback
 
 from guerdon.data.read import load
 from guerdon.data.split import split
@@ -68,7 +69,7 @@ def direct_preference(
     Raises ConfigError or DataError before any work is done, also when TRL is not installed; TrainingError when the loss is not
     finite.
     """
-    trainer_class, trl_config, dataset_class = _trl()
+    classes = _trl()  # first of all, as nothing can be done without it
     config = claim_output(require_named(config, ("output",)))
     require_named(config, ("policy", "data"))
     resolve_model(config.policy)
@@ -84,26 +85,9 @@ def direct_preference(
     train, held = encode_pairs(policy, train_set, config.max_length), encode_pairs(policy, eval_set, config.max_length)
     _report(train, held, say)
     write_text(output / "config.yaml", to_yaml(replace(config, resume=False)))
-    reference = None if config.lora_rank else copy.deepcopy(policy.net).requires_grad_(False)
     steps = _steps(config, len(train.rows))
-    lora = LoraConfig(
-        task_type=TaskType.CAUSAL_LM, r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules="all-linear"
-    ) if config.lora_rank else None  # fmt: skip
     logger = _Logger(output / "metrics.jsonl", steps, watch)
-    warnings.filterwarnings(
-        "ignore", "`(is_)?gradient_checkpointing` is deprecated", FutureWarning
-    )  # TRL's own use of it
-    trainer = trainer_class(
-        model=policy.net,
-        ref_model=reference,
-        args=trl_config(**_arguments(config, steps, bool(held.rows), policy.device)),
-        train_dataset=dataset_class.from_list(train.rows),
-        eval_dataset=dataset_class.from_list(held.rows) if held.rows else None,
-        processing_class=policy.tokenizer,
-        callbacks=[logger],
-        peft_config=lora,
-    )
-    trainer.remove_callback(_printer())
+    trainer = _trainer(classes, config, policy, train, held, steps, logger)
     say(
         f"{steps} steps of {config.batch_size} pairs, learning rate {config.learning_rate:g}, beta {config.beta:g}, TRL's {config.loss} loss"
     )
@@ -117,7 +101,7 @@ def direct_preference(
         policy.net = trainer.accelerator.unwrap_model(trainer.model)
         save_policy(policy, output)
         where, pairs = policy.device, len(train.rows)
-        del trainer, reference, policy  # the weights are loaded again, as whoever uses them will
+        del trainer, policy  # the weights are loaded again, as whoever uses them will
         evaluation = _save_reward(config, output / "policy", train_set, eval_set, where)
         seconds = round(time.monotonic() - started, 1)
         record = {
@@ -130,6 +114,36 @@ def direct_preference(
         write_json(output / "run.json", record)
         shutil.rmtree(output / "checkpoints", ignore_errors=True)
     return DpoResult(output / "policy", evaluation, steps, time.monotonic() - started, main)
+
+
+def _trainer(
+    classes: tuple[Any, Any, Any],
+    config: DpoConfig,
+    policy: Policy,
+    train: Pairs,
+    held: Pairs,
+    steps: int,
+    logger: _Logger,
+) -> Any:
+    """TRL's trainer, with no log but ours; the reference is a copy of the policy, or with LoRA the policy without adapter."""
+    trainer_class, trl_config, dataset_class = classes
+    lora = LoraConfig(
+        task_type=TaskType.CAUSAL_LM, r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules="all-linear"
+    ) if config.lora_rank else None  # fmt: skip
+    # a warning about TRL's own use of it
+    warnings.filterwarnings("ignore", "`(is_)?gradient_checkpointing` is deprecated", FutureWarning)
+    trainer = trainer_class(
+        model=policy.net,
+        ref_model=None if lora else copy.deepcopy(policy.net).requires_grad_(False),
+        args=trl_config(**_arguments(config, steps, bool(held.rows), policy.device)),
+        train_dataset=dataset_class.from_list(train.rows),
+        eval_dataset=dataset_class.from_list(held.rows) if held.rows else None,
+        processing_class=policy.tokenizer,
+        callbacks=[logger],
+        peft_config=lora,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 @dataclass(frozen=True)
@@ -279,13 +293,6 @@ class _Logger(TrainerCallback):  # type: ignore[misc]
     def close(self) -> None:
         if self.watch:
             self.watch.stop()
-
-
-def _printer() -> Any:
-    """The callback of transformers that prints every log line."""
-    from transformers.trainer_callback import PrinterCallback
-
-    return PrinterCallback
 
 
 def _load(config: DpoConfig, say: Callable[[str], None]) -> tuple[list[Comparison], list[Comparison]]:
