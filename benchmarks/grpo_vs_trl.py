@@ -6,7 +6,8 @@ Both train the same small causal model from the same weights with the same numbe
 same sampling (temperature 1), k3 in the loss with beta 0.04, one optimizer step a rollout, fp32, one thread. The reward is
 the lab's gold, which costs next to nothing. They run in turn, each block in processes of its own; a step is timed from
 its rollout to its update, the first two steps of a process are left out. TRL runs without gradient checkpointing, which
-is its faster setting here, and with its default batched generation by transformers.
+is its faster setting here, and with its default batched generation by transformers. Both open a prompt with the beginning
+token, which the model was pretrained with and without which its answers are shorter. Neither run has a held-out reward.
 """
 
 from __future__ import annotations
@@ -129,6 +130,8 @@ def run_trl(work: Path, options: argparse.Namespace) -> dict:
     from guerdon.lab.gold import gold
 
     torch.set_num_threads(1)
+    tokenizer = AutoTokenizer.from_pretrained(work / "policy")
+    opening = f"{tokenizer.bos_token}Human: "  # as Guerdon's template begins
     lengths: list[int] = []
     clock = {"score": 0.0}
 
@@ -136,7 +139,7 @@ def run_trl(work: Path, options: argparse.Namespace) -> dict:
         started = time.perf_counter()
         lengths.extend(map(len, completion_ids))
         found = [
-            gold(prompt.removeprefix("Human: ").removesuffix("\n\nAssistant:"), answer)
+            gold(prompt.removeprefix(opening).removesuffix("\n\nAssistant:"), answer)
             for prompt, answer in zip(prompts, completions, strict=True)
         ]
         clock["score"] += time.perf_counter() - started
@@ -153,7 +156,7 @@ def run_trl(work: Path, options: argparse.Namespace) -> dict:
                 clock["score"] = 0.0
 
     rows = load_dataset("json", data_files=str(work / "prompts.jsonl"), split="train", cache_dir=str(work / "cache"))
-    rows = rows.map(lambda row: {"prompt": f"Human: {row['prompt']}\n\nAssistant:"})
+    rows = rows.map(lambda row: {"prompt": f"{opening}{row['prompt']}\n\nAssistant:"})
     watch = Clock()
     with tempfile.TemporaryDirectory() as output:
         arguments = GRPOConfig(
@@ -164,7 +167,7 @@ def run_trl(work: Path, options: argparse.Namespace) -> dict:
         )  # fmt: skip
         trainer = GRPOTrainer(
             model=str(work / "policy"), reward_funcs=reward, args=arguments, train_dataset=rows,
-            processing_class=AutoTokenizer.from_pretrained(work / "policy"), callbacks=[watch],
+            processing_class=tokenizer, callbacks=[watch],
         )  # fmt: skip
         trainer.train()
     seconds = watch.ends[-1] - watch.ends[1]
@@ -191,7 +194,8 @@ def report(found: dict[str, list[dict]], options: argparse.Namespace) -> str:
         f"trl {version('trl')}, {date.today()}.",
         "",
         f"A {options.layers}-layer, {options.width}-wide Qwen3-style model, {PROMPTS} prompts x {GROUP} completions a step of at "
-        f"most {options.new_tokens} tokens, fp32. {len(ratios)} blocks in turn, each in processes of its own; median (lowest to highest).",
+        f"most {options.new_tokens} tokens, fp32. {len(ratios)} blocks in turn, each in processes of its own; median (lowest to highest). "
+        "Neither run has a held-out reward, so nothing is scored beside the reward that trains.",
         "",
         "| | Guerdon | TRL |",
         "|---|---:|---:|",

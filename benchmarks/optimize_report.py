@@ -117,9 +117,9 @@ def smooth(values: np.ndarray) -> np.ndarray:
     return weight @ values / weight.sum(1)
 
 
-def checked_gold(lab: Path, policy: Path, n: int = 4) -> float:
-    """Mean gold of a policy on prompts that nothing was trained on."""
-    asked = read_prompts(lab / "check.jsonl")[: CHECKED * 2]
+def checked_gold(lab: Path, policy: Path, n: int = 8) -> float:
+    """Mean gold of a policy on prompts that nothing was trained on, those of `best_of_64`."""
+    asked = read_prompts(lab / "check.jsonl")[:CHECKED]
     answers = sample(Policy.load(policy), asked, n, 1)
     return float(np.mean([gold(text, answer) for text, group in zip(asked, answers, strict=True) for answer in group]))
 
@@ -148,7 +148,7 @@ def learning_table(lab: Path, runs: list[Run]) -> list[str]:
     start, best = best_of_64(lab, "fair")
     lines = [
         f"Best of 64 by the same reward model on {CHECKED} prompts that nothing was trained on: gold {start:.3f} to {best:.3f}, a gain of "
-        f"{best - start:.3f}. Gold of a policy is that of {2 * CHECKED} such prompts, 4 samples each.",
+        f"{best - start:.3f}. Gold of a policy is that of the same prompts, 8 samples each.",
         "",
         "| algorithm | seed | gold after | gain / gain of best-of-64 | KL, nats per sequence |",
         "|---|---:|---:|---:|---:|",

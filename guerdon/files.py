@@ -44,6 +44,21 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def rewind(path: Path, step: int) -> None:
+    """Drop the lines of a JSONL file, if it is there, whose `step` is later, and any that were cut short: they come again."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_bytes().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + b"\n")
+        except (ValueError, KeyError, TypeError):
+            continue
+    with replacing(path) as temporary:
+        temporary.write_bytes(b"".join(kept))
+
+
 @contextmanager
 def replacing_folder(target: Path) -> Iterator[Path]:
     """An empty folder beside `target` that takes its place when the block ends without an error.

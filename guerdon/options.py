@@ -74,10 +74,12 @@ def to_yaml(options: Any) -> str:
 
 
 def resumed(options: Options, saved: Options, free: Collection[str], output: str | Path) -> Options:
-    """The options that a run in `output` was started with, those named `free` as given now.
+    """The options that a run in `output` was started with, those named `free` and `output` itself as given now: the folder may
+    have been moved, or be spelt in another way.
 
     What is None now is left open. Raises ConfigError when anything else differs: a run goes on as it began.
     """
+    free = {*free, "output"}
     old, new = asdict(saved), asdict(options)  # type: ignore[call-overload]
     changed = [name for name in new if name not in free and new[name] is not None and new[name] != old[name]]
     if changed:

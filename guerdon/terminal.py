@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -53,12 +54,19 @@ def load_reward(
     rule: str = "mean",
     masked: Masked = "mask",
     count_tokens: Callable[[str], int] | None = None,
+    option: str = "reward",
 ) -> WeightedSum:
-    """The reward that the command line spells, one text for each part (see `parse_rewards`); `rule` is for ensembles."""
+    """The reward that the command line spells, one text for each part (see `parse_rewards`); `rule` is for ensembles,
+    `option` for messages.
+    """
     from guerdon.optimize.reward_option import parse_rewards
 
     return parse_rewards(
-        texts, load=lambda path: load_scorer(path, device, rule), count_tokens=count_tokens, masked=masked
+        texts,
+        load=lambda path: load_scorer(path, device, rule),
+        count_tokens=count_tokens,
+        masked=masked,
+        option=option,
     )
 
 
@@ -82,8 +90,23 @@ def parse_options(cls: type[Options], args: Sequence[str], prog: str, descriptio
             saved = Path(parts[parts.index("--output") + 1]) / "config.yaml"
             default = options.from_yaml(cls, saved) if saved.is_file() else default
     words = options.gathered(words, cls)
-    found: Options = tyro.cli(cls, prog=prog, description=description, args=words, default=default)
+    # tyro puts what a check of the options raises into a box of its own, so it gets them without checks
+    unchecked = type(cls.__name__, (cls,), {"__doc__": cls.__doc__, "__post_init__": lambda self: None})
+    given = tyro.cli(unchecked, prog=prog, description=description, args=words, default=unchecked(**vars(default)))
+    found = cls(**vars(given))
+    _tell_of_a_new_run(found)
     return found
+
+
+def _tell_of_a_new_run(options: Any) -> None:
+    """Say so where --resume finds no run and starts one. Raises ConfigError when nothing is given to start one with."""
+    output = getattr(options, "output", "")
+    if not output or not getattr(options, "resume", False) or (Path(output) / "config.yaml").is_file():
+        return
+    if options == type(options)(output=output, resume=True):
+        raise ConfigError(f"{output}: there is no run to resume; see to --output, or give the options of a new run")
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{output}: no run to resume, a new one is started", flush=True)
 
 
 @contextmanager

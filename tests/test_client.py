@@ -344,6 +344,14 @@ def test_nobody_there(monkeypatch):
         Client(url, patience=0.1, on_failure="raise").score(ROWS)
 
 
+def test_what_has_no_rows_does_not_speak_of_rows(monkeypatch):
+    monkeypatch.setattr(module, "FIRST_BACKOFF", 0.02)
+    said = []
+    with pytest.raises(ScoringError, match=r"/v1/models cannot be reached.*, \d+ attempts in 0 s$"):
+        Client(f"http://127.0.0.1:{free_port()}", patience=0.2, say=said.append).info()
+    assert said == []
+
+
 def test_a_server_that_is_away_is_waited_for_once_and_not_by_every_request(monkeypatch):
     monkeypatch.setattr(module, "FIRST_BACKOFF", 0.02)
     port = free_port()

@@ -28,6 +28,16 @@ def test_links_lead_somewhere(page):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def test_no_merge_is_left_half_done():
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True)
+    if tracked.returncode:
+        pytest.skip("not a git checkout")
+    marker = re.compile(rb"^(<<<<<<< |>>>>>>> )", re.MULTILINE)
+    files = [ROOT / os.fsdecode(name) for name in tracked.stdout.split(b"\0") if name]
+    assert len(files) > 100
+    assert [str(file) for file in files if file.is_file() and marker.search(file.read_bytes())] == []
+
+
 def test_every_page_is_listed():
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
     assert all(page.name in index for page in (ROOT / "docs").glob("*.md") if page.name != "README.md")

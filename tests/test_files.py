@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from guerdon.files import replacing, replacing_folder, write_json, write_text
+from guerdon.files import replacing, replacing_folder, rewind, write_json, write_text
 from guerdon.types import ConfigError
 
 
@@ -26,6 +26,18 @@ def test_folders_are_made_and_refusals_named(tmp_path):
     assert (tmp_path / "new" / "a.json").read_text(encoding="utf-8") == '{\n "ü": 1\n}\n'
     with pytest.raises(ConfigError, match=r"b.json: cannot be written"):
         write_json(tmp_path / "new" / "a.json" / "b.json", 1)
+
+
+def test_rewind_keeps_whole_lines_up_to_a_step(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n{"step": 3}\n{"st\n7\n{"step": 2}')
+    rewind(path, 2)
+    assert path.read_bytes() == b'{"step": 1}\n{"step": 2}\n'
+    path.write_bytes('{"step": 1}\n{"step": 2, "text": "ü'.encode()[:-1])  # cut within a letter
+    rewind(path, 2)
+    assert path.read_bytes() == b'{"step": 1}\n'
+    rewind(tmp_path / "none.jsonl", 2)
+    assert names(tmp_path) == ["metrics.jsonl"]
 
 
 def test_a_folder_is_replaced_whole(tmp_path):

@@ -41,9 +41,11 @@ class Connection:
         if found := self._loops.pop(asyncio.get_running_loop(), None):
             await found.aclose()
 
-    def ask(self, path: str, body: bytes | None, read: Callable[[Any], T | Failure]) -> T | Failure:
-        """What `read` makes of the JSON that POST (GET without a body) is answered with, or why there is none."""
-        attempts, headers = Attempts(self.patience), headers_of(self.timeout)
+    def ask(self, path: str, body: bytes | None, read: Callable[[Any], T | Failure], must: bool = False) -> T | Failure:
+        """What `read` makes of the JSON that POST (GET without a body) is answered with, or why there is none; with `must`,
+        ScoringError says why.
+        """
+        attempts, headers = Attempts(self.patience, must), headers_of(self.timeout)
         while isinstance(outcome := self._attempt(path, body, headers, read), Failure):
             pause = attempts.pause(outcome)
             if pause is None:

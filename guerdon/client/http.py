@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, cast, get_args
 from urllib.parse import quote, urlencode
 
 import httpx2
@@ -291,10 +291,7 @@ class Client:
         return f"{self._base}{PATH}{'?' if query else ''}{query}"
 
     def _must(self, path: str, body: bytes | None, read: Callable[[Any], T | Failure]) -> T:
-        found = self._server.ask(path, body, read)
-        if isinstance(found, Failure):
-            raise ScoringError(found.reason)
-        return found
+        return cast(T, self._server.ask(path, body, read, must=True))
 
 
 Asking = tuple[str, bytes | None, Callable[[Any], T | Failure]]  # path, body (None: GET), what to make of the JSON

@@ -61,13 +61,13 @@ class Patience:
 
 
 class Attempts:
-    """How long to pause before the next attempt at one request, or that there is none."""
+    """How long to pause before the next attempt at one request, or that there is none. `must`: without an answer nothing can go on."""
 
-    def __init__(self, patience: Patience) -> None:
-        self.patience, self.failures, self.first = patience, 0, 0.0
+    def __init__(self, patience: Patience, must: bool = False) -> None:
+        self.patience, self.must, self.failures, self.first = patience, must, 0, 0.0
 
     def pause(self, failure: Failure) -> float | None:
-        """Seconds until the next attempt; None when the rows go without a reward. Raises ScoringError as configured."""
+        """Seconds until the next attempt; None when the rows go without a reward. Raises ScoringError as configured, or for `must`."""
         patience, now = self.patience, time.monotonic()
         self.first = self.first or now
         self.failures += 1
@@ -80,7 +80,7 @@ class Attempts:
                 patience.wait(failure.reason, pause, left)
                 return pause
         tries = f", {self.failures} attempts in {now - self.first:.0f} s" if self.failures > 1 else ""
-        if patience.on_failure != "mask":
+        if self.must or patience.on_failure != "mask":
             advice = "; mend the server and resume" if patience.on_failure == "wait" else ""
             raise ScoringError(f"{failure.reason}{tries}{advice}")
         patience.tell(f"{failure.reason}{tries}; the rows of this request go without a reward")

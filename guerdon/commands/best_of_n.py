@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from guerdon.terminal import counting_bar, load_reward, require_writable, show, spinner, write_json
+from guerdon.types import DataError
 
 if TYPE_CHECKING:
     from guerdon.optimize.best_of_n_summary import Mean, Summary
+    from guerdon.optimize.policy import Policy
+    from guerdon.optimize.rewards import WeightedSum
 
 
 def best_of_n(
@@ -69,7 +73,6 @@ def best_of_n(
     from guerdon.optimize.best_of_n import best_of_n as run
     from guerdon.optimize.generate import Sampling
     from guerdon.optimize.pick import Picking
-    from guerdon.optimize.policy import Policy
 
     plan = BestOfN(
         n,
@@ -82,25 +85,12 @@ def best_of_n(
     )
     require_writable(json)
     rows = sum(1 for path in data for _ in stream(path))
-    writer = None
-    if policy:
-        with spinner(f"loading {policy}"):
-            writer = Policy.load(policy, device=device)
-
-    def tokens(text: str) -> int:
-        return len(writer.tokenizer(text, add_special_tokens=False)["input_ids"]) if writer else 0
-
-    count = tokens if writer else None
+    writer = _load_policy(policy, device)
+    count = _token_counter(writer)
     picks = load_reward(reward, device, ensemble_rule, masked, count) if reward else None
-    watched = load_reward(held_out, device, count_tokens=count) if held_out else None
-    prints = [str(getattr(s, "fingerprint", "")) for r in (picks, watched) if r for s in r.scorers.values()]
-    names: dict[str, Any] = {
-        "policy": policy,
-        "reward": list(reward),
-        "held_out": list(held_out),
-        "fingerprints": prints,
-    }
-    names |= {"masked": masked, "ensemble_rule": ensemble_rule}
+    watched = load_reward(held_out, device, count_tokens=count, option="held-out") if held_out else None
+    names = {"policy": policy, "reward": list(reward), "held_out": list(held_out), "masked": masked}
+    names |= {"ensemble_rule": ensemble_rule, "fingerprints": _fingerprints(picks, watched)}
     with counting_bar("choosing", rows) as advance:
         summary = run(
             data,
@@ -117,6 +107,37 @@ def best_of_n(
         show(table(summary))
     print(lines(summary))
     write_json(json, summary.to_dict())
+    _require_a_pick(summary, bool(policy))
+
+
+def _load_policy(path: str | None, device: str | None) -> Policy | None:
+    if not path:
+        return None
+    from guerdon.optimize.policy import Policy
+
+    with spinner(f"loading {path}"):
+        return Policy.load(path, device=device)
+
+
+def _token_counter(policy: Policy | None) -> Callable[[str], int] | None:
+    """Tokens in a text, as the policy reads it."""
+    return (lambda text: len(policy.tokenizer(text, add_special_tokens=False)["input_ids"])) if policy else None
+
+
+def _fingerprints(*rewards: WeightedSum | None) -> list[str]:
+    """What the rewards say they are, so that a file is not continued with others."""
+    parts = [scorer for reward in rewards if reward for scorer in reward.scorers.values()]
+    return [str(getattr(scorer, "fingerprint", "")) for scorer in parts]
+
+
+def _require_a_pick(summary: Summary, samples: bool) -> None:
+    """Raise DataError when no row has a pick: whatever reads the file next would find nothing in it."""
+    if not summary.statuses["ok"]:
+        advice = "" if samples or summary.candidates else "give --policy to sample answers to prompts, or "
+        raise DataError(
+            f"{summary.output}: none of {summary.rows} rows has a pick; {advice}mend what is named above, and start again "
+            "with --overwrite"
+        )
 
 
 def table(summary: Summary) -> Any:

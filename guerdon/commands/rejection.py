@@ -18,7 +18,7 @@ def rejection(config: RejectionConfig) -> None:
 
     require_named(config, ("policy", "prompts", "reward", "output"))
     reward = load_reward(config.reward, None, masked=config.masked)
-    held_out = load_reward(config.held_out, None) if config.held_out else None
+    held_out = load_reward(config.held_out, None, option="held-out") if config.held_out else None
     result = reject(
         config,
         reward,

@@ -37,6 +37,10 @@ class ScoreRow(NamedTuple):
     problem: str | None
 
 
+class _UnknownColumns(DataError):
+    """A row whose columns are those of no format."""
+
+
 def stream_conversations(path: str | os.PathLike[str]) -> Iterator[ScoreRow]:
     """One `ScoreRow` per row. Raises DataError for files that cannot be read; see the page `data` for the columns."""
     for index, row in enumerate(stream(path)):
@@ -70,7 +74,12 @@ def prompt_of(row: Row) -> Conversation:
 
     Raises DataError or Unusable when there is none.
     """
-    prompt = _prompt(row.data) if row.data.get("prompt") is not None else conversations_of(row)[0][:-1]
+    try:
+        prompt = _prompt(row.data) if row.data.get("prompt") is not None else conversations_of(row)[0][:-1]
+    except _UnknownColumns:
+        raise DataError(
+            f"no prompt in the columns {columns(row.data)}; give prompt, messages, or a row of comparisons"
+        ) from None
     if not prompt:
         raise DataError("holds no prompt; give a column `prompt`")
     return prompt
@@ -94,7 +103,7 @@ def conversations_of(row: Row) -> list[Conversation]:
     try:
         form = FORMATS[recognise([row])]
     except DataError:
-        raise DataError(
+        raise _UnknownColumns(
             f"nothing to score in the columns {columns(data)}; give prompt with completion or completions, messages, "
             "or chosen with rejected"
         ) from None

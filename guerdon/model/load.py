@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 from peft import PeftModel
 from safetensors import SafetensorError, safe_open
 from torch import nn
@@ -52,11 +54,34 @@ def resolve(path: str | Path) -> str:
             hint = f"; did you mean {inner}?" if (inner / "config.json").is_file() else ""
             raise ConfigError(f"{path}: the folder has no config.json, so it is not a model{hint}")
         return str(local)
-    if local.exists() or str(path).startswith((".", "/", "~")) or str(path).count("/") > 1:
+    if local.exists() or str(path).startswith((".", "/", "~")) or str(path).endswith("/") or str(path).count("/") > 1:
         raise ConfigError(f"{path}: there is no such model folder")
     if "/" not in str(path) and difflib.get_close_matches(str(path), [MINILM], cutoff=0.8):
         raise ConfigError(f"{path}: there is no such model; did you mean {MINILM}?")
+    _require_hub_model(str(path))
     return str(path)
+
+
+def _require_hub_model(name: str) -> None:
+    """Raise ConfigError when the hub has no such model or does not answer: transformers would try for half a minute, and then
+    not say that a folder was looked for.
+    """
+    try:
+        if not any(
+            isinstance(try_to_load_from_cache(name, file), str) for file in ("config.json", "adapter_config.json")
+        ):
+            HfApi().model_info(name, timeout=10)
+    except GatedRepoError:
+        return  # what to do then, the error of its download says
+    except RepositoryNotFoundError:
+        why = "the hub has no model of this name"
+    except HfHubHTTPError:
+        return  # a mirror, perhaps, that serves files alone
+    except Exception as error:  # the network's, of a library that differs by version
+        why = f"the hub cannot be asked for it ({_first_line(error).rstrip('.')})"
+    else:
+        return
+    raise ConfigError(f"{name}: there is no such model folder, and {why}; hub ids look like owner/name")
 
 
 class Loaded(NamedTuple):

@@ -16,6 +16,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,18 @@ from typing import Any
 import torch
 from peft import LoraConfig, TaskType
 from transformers import TrainerCallback
+from transformers.trainer_callback import PrinterCallback
 
 from guerdon.data.read import load
 from guerdon.data.split import split
 from guerdon.evaluate.metrics import evaluate
 from guerdon.evaluate.score import score_comparisons
-from guerdon.files import write_json, write_text
+from guerdon.files import rewind, write_json, write_text
 from guerdon.model.load import resolve as resolve_model
 from guerdon.optimize.dpo_config import DpoConfig, resolve
 from guerdon.optimize.implicit import ImplicitReward
 from guerdon.optimize.policy import Policy
-from guerdon.optimize.sft import Watch
+from guerdon.optimize.sft import Watch, save_policy
 from guerdon.optimize.sft_config import claim_output, require_named
 from guerdon.options import to_yaml
 from guerdon.types import Comparison, ConfigError, DataError, Message, TrainingError
@@ -67,7 +69,7 @@ def direct_preference(
     Raises ConfigError or DataError before any work is done, also when TRL is not installed; TrainingError when the loss is not
     finite.
     """
-    trainer_class, trl_config, dataset_class = _trl()
+    classes = _trl()  # first of all, as nothing can be done without it
     config = claim_output(require_named(config, ("output",)))
     require_named(config, ("policy", "data"))
     resolve_model(config.policy)
@@ -83,41 +85,23 @@ def direct_preference(
     train, held = encode_pairs(policy, train_set, config.max_length), encode_pairs(policy, eval_set, config.max_length)
     _report(train, held, say)
     write_text(output / "config.yaml", to_yaml(replace(config, resume=False)))
-    reference = None if config.lora_rank else copy.deepcopy(policy.net).requires_grad_(False)
     steps = _steps(config, len(train.rows))
-    lora = LoraConfig(
-        task_type=TaskType.CAUSAL_LM, r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules="all-linear"
-    ) if config.lora_rank else None  # fmt: skip
     logger = _Logger(output / "metrics.jsonl", steps, watch)
-    warnings.filterwarnings(
-        "ignore", "`(is_)?gradient_checkpointing` is deprecated", FutureWarning
-    )  # TRL's own use of it
-    trainer = trainer_class(
-        model=policy.net,
-        ref_model=reference,
-        args=trl_config(**_arguments(config, steps, bool(held.rows), policy.device)),
-        train_dataset=dataset_class.from_list(train.rows),
-        eval_dataset=dataset_class.from_list(held.rows) if held.rows else None,
-        processing_class=policy.tokenizer,
-        callbacks=[logger],
-        peft_config=lora,
-    )
-    trainer.remove_callback(_printer())
+    trainer = _trainer(classes, config, policy, train, held, steps, logger)
     say(
         f"{steps} steps of {config.batch_size} pairs, learning rate {config.learning_rate:g}, beta {config.beta:g}, TRL's {config.loss} loss"
     )
-    checkpoints = sorted((output / "checkpoints").glob("checkpoint-*"))
     try:
-        trainer.train(resume_from_checkpoint=bool(config.resume and checkpoints))
+        trainer.train(resume_from_checkpoint=_last_checkpoint(output) if config.resume else None)
     finally:
         logger.close()
     main = bool(trainer.is_world_process_zero())
     evaluation: dict[str, Any] = {}
     if main:
         policy.net = trainer.accelerator.unwrap_model(trainer.model)
-        policy.save(output / "policy")
+        save_policy(policy, output)
         where, pairs = policy.device, len(train.rows)
-        del trainer, reference, policy  # the weights are loaded again, as whoever uses them will
+        del trainer, policy  # the weights are loaded again, as whoever uses them will
         evaluation = _save_reward(config, output / "policy", train_set, eval_set, where)
         seconds = round(time.monotonic() - started, 1)
         record = {
@@ -130,6 +114,36 @@ def direct_preference(
         write_json(output / "run.json", record)
         shutil.rmtree(output / "checkpoints", ignore_errors=True)
     return DpoResult(output / "policy", evaluation, steps, time.monotonic() - started, main)
+
+
+def _trainer(
+    classes: tuple[Any, Any, Any],
+    config: DpoConfig,
+    policy: Policy,
+    train: Pairs,
+    held: Pairs,
+    steps: int,
+    logger: _Logger,
+) -> Any:
+    """TRL's trainer, with no log but ours; the reference is a copy of the policy, or with LoRA the policy without adapter."""
+    trainer_class, trl_config, dataset_class = classes
+    lora = LoraConfig(
+        task_type=TaskType.CAUSAL_LM, r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules="all-linear"
+    ) if config.lora_rank else None  # fmt: skip
+    # a warning about TRL's own use of it
+    warnings.filterwarnings("ignore", "`(is_)?gradient_checkpointing` is deprecated", FutureWarning)
+    trainer = trainer_class(
+        model=policy.net,
+        ref_model=None if lora else copy.deepcopy(policy.net).requires_grad_(False),
+        args=trl_config(**_arguments(config, steps, bool(held.rows), policy.device)),
+        train_dataset=dataset_class.from_list(train.rows),
+        eval_dataset=dataset_class.from_list(held.rows) if held.rows else None,
+        processing_class=policy.tokenizer,
+        callbacks=[logger],
+        peft_config=lora,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 @dataclass(frozen=True)
@@ -225,6 +239,15 @@ def _steps(config: DpoConfig, pairs: int) -> int:
     return min(wanted, config.max_steps) if config.max_steps else wanted
 
 
+def _last_checkpoint(output: Path) -> str | None:
+    """The latest checkpoint that is whole; transformers writes a checkpoint in place, its trainer_state.json last."""
+    whole: dict[int, Path] = {}
+    for path in (output / "checkpoints").glob("checkpoint-*/trainer_state.json"):
+        with suppress(OSError, ValueError):
+            whole[int(json.loads(path.read_bytes())["global_step"])] = path.parent
+    return str(whole[max(whole)]) if whole else None
+
+
 class _Logger(TrainerCallback):  # type: ignore[misc]
     """Writes metrics.jsonl, moves the bar, and stops a run whose loss is not finite."""
 
@@ -235,11 +258,7 @@ class _Logger(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if not state.is_world_process_zero:
             return
-        if self.path.is_file():  # lines after the checkpoint come again
-            kept = [
-                line for line in self.path.read_text().splitlines() if json.loads(line)["step"] <= state.global_step
-            ]
-            write_text(self.path, "".join(line + "\n" for line in kept))
+        rewind(self.path, state.global_step)
         if self.watch:
             self.watch.start(self.steps, state.global_step)
 
@@ -274,13 +293,6 @@ class _Logger(TrainerCallback):  # type: ignore[misc]
     def close(self) -> None:
         if self.watch:
             self.watch.stop()
-
-
-def _printer() -> Any:
-    """The callback of transformers that prints every log line."""
-    from transformers.trainer_callback import PrinterCallback
-
-    return PrinterCallback
 
 
 def _load(config: DpoConfig, say: Callable[[str], None]) -> tuple[list[Comparison], list[Comparison]]:

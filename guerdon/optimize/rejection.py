@@ -168,9 +168,12 @@ class _Run:
 
     def tune(self, number: int, arm: str, policy: Path, data: Path) -> Path:
         """Fine-tune on the kept answers; returns the folder of the new policy."""
-        config = self.config
+        config, folder = self.config, self.folder(number) / arm
+        if (folder / "run.json").is_file():
+            return folder / "policy"
+        (folder / "config.yaml").unlink(missing_ok=True)  # names paths in this run, which may have moved since
         sft = SftConfig(
-            policy=str(policy), data=(str(data),), output=str(self.folder(number) / arm), eval_fraction=0.0, keep="last",
+            policy=str(policy), data=(str(data),), output=str(folder), eval_fraction=0.0, keep="last",
             epochs=config.epochs, batch_size=config.batch_size, learning_rate=config.learning_rate, lora_rank=config.lora_rank,
             tokens_per_row=config.tokens_per_row, max_length=config.max_length, seed=config.seed + number,
             precision=config.precision, resume=True,

@@ -35,12 +35,11 @@ _URL = re.compile(r"https?://", re.IGNORECASE)
 
 
 class Part(NamedTuple):
-    """One spelled part: `kind` is a key of `FORMS`; `text` is how it was written, for messages."""
+    """One spelled part: `kind` is a key of `FORMS`."""
 
     kind: str
     value: str
     weight: float
-    text: str
 
 
 def parse_rewards(
@@ -50,6 +49,7 @@ def parse_rewards(
     connect: Callable[[str], Scorer] = Client,
     count_tokens: Callable[[str], int] | None = None,
     masked: Masked = "mask",
+    option: str = "reward",
 ) -> WeightedSum:
     """The reward that the parts spell together; its parts are named by kind: `model`, `model-2`, `length`, ...
 
@@ -57,16 +57,22 @@ def parse_rewards(
     connect       a server from its address
     count_tokens  tokens in a text, where the policy's tokenizer is known; `length=tokens` needs it
     masked        what becomes of a row that a part could not score, see `WeightedSum`
+    option        where the parts were given, for messages: reward, held-out
 
     Raises ConfigError naming the part that cannot be used, and what `load` and `connect` raise.
     """
     if not texts:
-        raise ConfigError("no reward is given; name a reward model, a server or a rule: --reward runs/hh/model")
+        raise ConfigError(f"no {option} is given; name a reward model, a server or a rule: --{option} runs/hh/model")
     parts: dict[str, tuple[Scorer, float]] = {}
-    for part in map(parse_part, texts):
+    for text in texts:
+        try:
+            part = parse_part(text)
+            scorer = _scorer(part, load, connect, count_tokens)
+        except GuerdonError as error:
+            raise ConfigError(f"{option} '{text.strip()}': {error}") from error
         number = sum(name == part.kind or name.startswith(f"{part.kind}-") for name in parts) + 1
         name = part.kind if number == 1 else f"{part.kind}-{number}"
-        parts[name] = (_scorer(part, load, connect, count_tokens), part.weight)
+        parts[name] = (scorer, part.weight)
     return WeightedSum(parts, masked)
 
 
@@ -74,47 +80,43 @@ def parse_part(text: str) -> Part:
     """One part from its spelling. Raises ConfigError for an unknown kind and a missing or unusable weight."""
     text = text.strip()
     if text == "lab-gold":
-        return Part("lab-gold", "", 1.0, text)
+        return Part("lab-gold", "", 1.0)
     if text.startswith("lab-gold:"):
-        return Part("lab-gold", "", _weight(text, text.removeprefix("lab-gold:")), text)
+        return Part("lab-gold", "", _weight(text.removeprefix("lab-gold:")))
     named = None if _URL.match(text) else _KIND.fullmatch(text)
     if named is None:
         _require_bare(text)
-        return Part("model", text, 1.0, text)
+        return Part("model", text, 1.0)
     kind, rest = named[1], named[2]
     if kind not in FORMS or kind == "lab-gold":
         close = difflib.get_close_matches(kind, FORMS, n=1)
         hint = f"did you mean {FORMS[close[0]]}?" if close else f"write one of {', '.join(FORMS.values())}"
-        raise ConfigError(f"reward '{text}': there is no part called '{kind}'; {hint}")
+        raise ConfigError(f"there is no part called '{kind}'; {hint}")
     value, colon, number = rest.rpartition(":")
     if not colon or not value:
-        raise ConfigError(f"reward '{text}': needs a value and a weight; write {FORMS[kind]}")
+        raise ConfigError(f"needs a value and a weight; write {FORMS[kind]}")
     if kind == "model" and re.fullmatch(r"https?://[^/:]+|https?", value) and not number.startswith("//"):
-        raise ConfigError(
-            f"reward '{text}': is :{number} the port or the weight? write both, as in model={value}:{number}:1.0"
-        )
-    return Part(kind, value, _weight(text, number), text)
+        raise ConfigError(f"is :{number} the port or the weight? write both, as in model={value}:{number}:1.0")
+    return Part(kind, value, _weight(number))
 
 
 def _require_bare(text: str) -> None:
     """A bare part is a path or an address, without a weight."""
     if not text:
-        raise ConfigError("a reward is empty; name a reward model, a server or a rule")
+        raise ConfigError("is empty; name a reward model, a server or a rule")
     if close := difflib.get_close_matches(text, ["lab-gold"], n=1, cutoff=0.8):
-        raise ConfigError(f"reward '{text}' is not known; did you mean {close[0]}?")
+        raise ConfigError(f"is not known; did you mean {close[0]}?")
     if not _URL.match(text) and re.search(r":[-+.\de]+$", text):
-        raise ConfigError(f"reward '{text}': a part with a weight needs its kind; write model={text}")
+        raise ConfigError(f"a part with a weight needs its kind; write model={text}")
 
 
-def _weight(text: str, number: str) -> float:
+def _weight(number: str) -> float:
     try:
         weight = float(number)
     except ValueError:
         weight = math.nan
     if not math.isfinite(weight):
-        raise ConfigError(
-            f"reward '{text}': what stands after the last colon is the weight, and '{number}' is no finite number"
-        )
+        raise ConfigError(f"what stands after the last colon is the weight, and '{number}' is no finite number")
     return weight
 
 
@@ -124,18 +126,15 @@ def _scorer(
     connect: Callable[[str], Scorer],
     count_tokens: Callable[[str], int] | None,
 ) -> Scorer:
-    try:
-        if part.kind == "length":
-            return _length(part.value, count_tokens)
-        if part.kind == "format":
-            return Format(part.value)
-        if part.kind in ("answer", "exact"):
-            return Answer.read(part.value, whole=part.kind == "exact")
-        if part.kind == "lab-gold":
-            return LabGold()
-        return connect(part.value) if _URL.match(part.value) else load(part.value)
-    except GuerdonError as error:
-        raise ConfigError(f"reward '{part.text}': {error}") from error
+    if part.kind == "length":
+        return _length(part.value, count_tokens)
+    if part.kind == "format":
+        return Format(part.value)
+    if part.kind in ("answer", "exact"):
+        return Answer.read(part.value, whole=part.kind == "exact")
+    if part.kind == "lab-gold":
+        return LabGold()
+    return connect(part.value) if _URL.match(part.value) else load(part.value)
 
 
 def _length(value: str, count_tokens: Callable[[str], int] | None) -> Length:

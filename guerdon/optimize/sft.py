@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
+from safetensors import SafetensorError
 
 from guerdon.data.demonstrations import Demonstration, Demonstrations, load_demonstrations
 from guerdon.data.split import normalise
@@ -334,13 +335,18 @@ def _accelerator(config: SftConfig) -> Accelerator:
 def _save(accelerator: Accelerator, policy: Policy, output: Path) -> None:
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        try:
-            policy.save(output / "policy")
-        except OSError as error:
-            raise TrainingError(
-                f"{output}: the policy cannot be saved ({error}); make room and go on with --resume"
-            ) from error
+        save_policy(policy, output)
     accelerator.wait_for_everyone()
+
+
+def save_policy(policy: Policy, output: Path) -> None:
+    """Write the policy of a run folder. Raises TrainingError when the disk refuses."""
+    try:
+        policy.save(output / "policy")
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(
+            f"{output}: the policy cannot be saved ({error}); make room and go on with --resume"
+        ) from error
 
 
 def _digest(plan: Sequence[Sequence[Group]]) -> str:

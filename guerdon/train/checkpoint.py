@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 from torch import nn
 
-from guerdon.files import require_writable, sync, write_json, write_text
+from guerdon.files import require_writable, sync, write_json
 from guerdon.options import resumed
 from guerdon.train.config import TrainConfig, from_yaml
 from guerdon.types import ConfigError, TrainingError
@@ -82,7 +82,6 @@ class Checkpoints:
 
     def __init__(self, output: Path, keep: int) -> None:
         self.folder = output / "checkpoints"
-        self.metrics = output / "metrics.jsonl"
         self.keep = max(1, keep)
 
     def save(self, accelerator: Accelerator, progress: Progress) -> None:
@@ -124,19 +123,6 @@ class Checkpoints:
                 f"{finished[-1]}: cannot be read ({error}); delete it to go on from an earlier state"
             ) from error
         return progress
-
-    def rewind_metrics(self, step: int) -> None:
-        """Drop the lines of metrics.jsonl after `step`, and a last line that was cut short: they will be written again."""
-        if not self.metrics.is_file():
-            return
-        kept = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-            except (json.JSONDecodeError, KeyError):
-                continue
-        write_text(self.metrics, "".join(kept))
 
     def remove(self) -> None:
         """Forget all checkpoints: the run is complete."""

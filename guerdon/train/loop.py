@@ -27,7 +27,7 @@ from torch import Tensor
 from guerdon.data.split import prompt_key
 from guerdon.evaluate.metrics import Evaluation, evaluate
 from guerdon.evaluate.table import ScoreTable
-from guerdon.files import write_json, write_text
+from guerdon.files import rewind, write_json, write_text
 from guerdon.loss import bradley_terry, centering
 from guerdon.model.load import resolve as resolve_model
 from guerdon.model.reward import RewardModel
@@ -92,7 +92,7 @@ def fit(config: TrainConfig, *, say: Callable[[str], None] = print, watch: Watch
     progress = checkpoints.restore(accelerator, data) if config.resume else Progress(data=data)
     if main:
         write_text(output / "config.yaml", to_yaml(replace(config, resume=False)))
-        checkpoints.rewind_metrics(progress.step)
+        rewind(output / "metrics.jsonl", progress.step)
     if config.trackers:
         accelerator.init_trackers("guerdon", {name: str(value) for name, value in asdict(config).items()})
     say(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from guerdon.data.rows import stream_conversations
+from guerdon.data.rows import load_prompts, stream_conversations
 from guerdon.types import DataError
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
@@ -98,3 +98,11 @@ def test_real_preference_rows_score_both_sides() -> None:
     assert all(
         row.conversations[0][-1]["content"] == row.raw["chosen"].rpartition("Assistant:")[2].strip() for row in rows
     )
+
+
+def test_rows_without_a_prompt_are_told_what_a_prompt_is(tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a"}\n{"question": "b"}\n')
+    with pytest.raises(
+        DataError, match=r"p.jsonl.*2: no prompt in the columns 'question'; give prompt, messages, or a row"
+    ):
+        load_prompts([tmp_path / "p.jsonl"])

@@ -10,6 +10,7 @@ import torch
 from tiny_models import chat
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from guerdon.model.load import resolve
 from guerdon.model.reward import RewardModel
 from guerdon.types import ConfigError, ContractError
 
@@ -262,6 +263,33 @@ def test_names_that_are_no_model_are_told_apart(make_backbone, tmp_path):
     shutil.copytree(make_backbone(tmp_path / "base"), tmp_path / "run" / "model")
     with pytest.raises(ConfigError, match="did you mean"):
         RewardModel.load(tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["nope", "owner/nope", "no pe"])
+def test_a_name_that_is_no_folder_is_looked_up_once_and_not_for_half_a_minute(monkeypatch, name):
+    asked = []
+
+    def model_info(self: object, name: str, timeout: float) -> object:
+        asked.append(name)
+        if name == "no pe":
+            raise ValueError("Repo id must use alphanumeric chars")
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("guerdon.model.load.HfApi.model_info", model_info)
+    monkeypatch.setattr("guerdon.model.load.AutoConfig.from_pretrained", None)  # what would try again and again
+    with pytest.raises(ConfigError, match=f"^{name}: there is no such model folder, and the hub .*owner/name$"):
+        RewardModel.load(name)
+    assert len(asked) <= 1
+
+
+def test_ids_that_the_hub_knows_and_those_in_its_cache_are_taken(monkeypatch):
+    asked = []
+    monkeypatch.setattr("guerdon.model.load.HfApi.model_info", lambda self, name, timeout: asked.append(name))
+    assert resolve("gpt2") == "gpt2"  # without an owner, as ids once were
+    assert asked == ["gpt2"]
+    monkeypatch.setattr("guerdon.model.load.try_to_load_from_cache", lambda name, file: f"/cache/{name}/{file}")
+    assert resolve("owner/model") == "owner/model"
+    assert asked == ["gpt2"]
 
 
 def test_two_labels_are_refused(make_backbone, make_tokenizer, tmp_path):

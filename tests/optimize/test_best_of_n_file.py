@@ -171,3 +171,22 @@ def test_command(tmp_path, capsys):
     found = json.loads(report.read_text())
     assert found["ladder"][-1]["n"] == 3
     assert found["picked"]["mean"] == -4.0
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{"prompt": "p"}, {"prompt": "q"}], "none of 2 rows has a pick; give --policy to sample answers to prompts, or mend"),
+        ([{"prompt": "p", "completions": ["a", "b"]}], "none of 1 rows has a pick; mend what is named above"),
+    ],
+)  # fmt: skip
+def test_a_file_without_any_pick_is_an_error(tmp_path, capsys, rows, said):
+    out, answers = tmp_path / "out.jsonl", tmp_path / "answers.jsonl"
+    answers.write_text('{"prompt": "another", "answer": "a"}\n')
+    words = ["optimize", "best-of-n", "--data", write(tmp_path / "in.jsonl", rows), "--output", str(out)]
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*words, "--reward", f"answer={answers}:1"])
+    assert stop.value.code == 2
+    captured = capsys.readouterr()
+    assert f"guerdon: {out}: {said}" in captured.err
+    assert "rows without a pick: " in captured.out

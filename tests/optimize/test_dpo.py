@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from dataclasses import replace
@@ -22,7 +23,7 @@ from guerdon.optimize.dpo_config import DpoConfig
 from guerdon.optimize.implicit import FILE, ImplicitReward
 from guerdon.optimize.policy import Policy
 from guerdon.terminal import load_reward
-from guerdon.types import Comparison, ConfigError, ContractError
+from guerdon.types import Comparison, ConfigError, ContractError, TrainingError
 
 WORDS = "hello world how are you today the quick brown fox jumps over lazy dog".split()
 
@@ -240,6 +241,10 @@ def test_resumed_run_ends_as_the_uninterrupted_one(base, tmp_path):
     cut = replace(config, output=str(tmp_path / "cut"))
     with pytest.raises(KeyboardInterrupt):
         direct_preference(cut, say=lambda _: None, device="cpu", watch=Killer())
+    with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "lo')  # what kill -9 may leave: half a line, and half a checkpoint
+    (tmp_path / "cut" / "checkpoints" / "checkpoint-6").mkdir()
+    (tmp_path / "cut" / "checkpoints" / "checkpoint-6" / "trainer_state.json").write_text('{"global_')
     direct_preference(replace(cut, resume=True), say=lambda _: None, device="cpu")
     losses = [
         [
@@ -252,6 +257,22 @@ def test_resumed_run_ends_as_the_uninterrupted_one(base, tmp_path):
     weights = [load_file(tmp_path / run / "policy" / "model.safetensors") for run in ("whole", "cut")]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert (tmp_path / "cut" / "policy" / FILE).is_file()
+
+
+def test_a_full_disk_at_the_end_is_one_sentence_and_no_lost_run(base, tmp_path, monkeypatch):
+    config = DpoConfig(
+        policy=str(base), data=(write(tmp_path / "d.jsonl", 8),), output=str(tmp_path / "run"), batch_size=8,
+        eval_fraction=0.0, save_every=1,
+    )  # fmt: skip
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Policy, "save", full)
+        with pytest.raises(TrainingError, match=r"run: the policy cannot be saved .*make room and go on with --resume"):
+            direct_preference(config, say=lambda _: None, device="cpu")
+    assert direct_preference(replace(config, resume=True), say=lambda _: None, device="cpu").policy.is_dir()
 
 
 def test_without_trl_the_error_says_what_to_install(base, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -139,9 +140,11 @@ def test_a_run_that_is_cut_short_goes_on_and_ends_the_same(base, tmp_path):
         reject(cut, Vowels(), say=lambda _: None)
     with pytest.raises(ConfigError, match="--samples"):
         reject(replace(cut, resume=True, samples=4), Vowels(), say=lambda _: None)
-    resumed = reject(replace(cut, resume=True), Vowels(), say=lambda _: None)
+    (tmp_path / "cut" / "round-01" / "control" / "run.json").unlink()  # as if killed while it was fine-tuned
+    moved = Path(shutil.move(tmp_path / "cut", tmp_path / "moved"))
+    resumed = reject(replace(cut, resume=True, output=str(moved)), Vowels(), say=lambda _: None)
     assert resumed.rows == whole.rows
-    assert samples.stat().st_mtime_ns == before
+    assert (moved / "round-01" / "reward-samples.jsonl").stat().st_mtime_ns == before
 
 
 def test_cut_answers_are_not_learnt_unless_asked_for(base, tmp_path):

@@ -40,7 +40,7 @@ class Loaded:
     ],
 )
 def test_spellings(text, part):
-    assert parse_part(text) == Part(*part, text)
+    assert parse_part(text) == Part(*part)
 
 
 def test_parts_together(tmp_path):
@@ -69,7 +69,7 @@ def test_addresses_become_clients_unless_told_otherwise():
     ("texts", "message"),
     [
         ([], "no reward is given"),
-        ([""], "a reward is empty"),
+        ([""], "reward '': is empty"),
         (["lab-gould"], "did you mean lab-gold"),
         (["runs/a/model:0.5"], "write model=runs/a/model:0.5"),
         (["lenght=words:1:2:1"], "'lenght=words:1:2:1': there is no part called 'lenght'; did you mean length=words"),
@@ -93,3 +93,8 @@ def test_addresses_become_clients_unless_told_otherwise():
 def test_mistakes_are_named(texts, message):
     with pytest.raises(ConfigError, match=message):
         parse_rewards(texts, load=Loaded)
+
+
+def test_a_mistake_in_held_out_is_not_called_reward():
+    with pytest.raises(ConfigError, match=r"^held-out 'lab-gould': is not known; did you mean lab-gold"):
+        parse_rewards(["lab-gould"], load=Loaded, option="held-out")
