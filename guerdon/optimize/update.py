@@ -125,6 +125,8 @@ def update(
         order = rng.sample(range(len(groups)), len(groups))
         for part in range(config.minibatches):
             members = [groups[i] for i in order[part :: config.minibatches]]
+            if not int(accelerator.reduce(torch.tensor([len(members)], device=accelerator.device), "sum")):
+                continue  # no gradient, but the optimizer would still move on its momentum
             statistics = _accumulate(accelerator, learner, policy, members, every[:1], targets, beta, step, config)
             norm = float(accelerator.clip_grad_norm_(learner.parameters(), config.max_grad_norm or math.inf))
             loss = statistics[0] + statistics[1] + statistics[2]

@@ -330,6 +330,20 @@ def test_a_blind_step_changes_no_weight(world, tmp_path):
     assert_same_policy(tmp_path / "blind", tmp_path / "one")
 
 
+def test_a_minibatch_without_a_reward_changes_no_weight(world, tmp_path):
+    """One prompt in four is scored: three minibatches of four are empty, and momentum alone must not move the policy."""
+
+    class First(Letters):
+        def score(self, conversations: Any) -> Any:
+            scores, broken = super().score(conversations), Letters(lambda call, text: True).score(conversations)
+            return scores[:3] + broken[3:]
+
+    config = config_of(world, algorithm="rloo", steps=2)
+    optimize(replace(config, output=str(tmp_path / "four"), minibatches=4), First(), say=quiet)
+    optimize(replace(config, output=str(tmp_path / "one"), minibatches=1), First(), say=quiet)
+    assert_same_policy(tmp_path / "four", tmp_path / "one")
+
+
 def test_a_reward_that_raises_ends_the_run_and_it_can_go_on(world, tmp_path):
     class Raises(Letters):
         def score(self, conversations: Any) -> Any:
