@@ -32,7 +32,7 @@ from guerdon.files import write_json, write_text
 from guerdon.model.tree import Ids
 from guerdon.optimize.config import OptimizeConfig, learning_rate, resolve
 from guerdon.optimize.course import Course
-from guerdon.optimize.generate import generate
+from guerdon.optimize.generate import generate, room_for_prompt
 from guerdon.optimize.kl import Controller
 from guerdon.optimize.policy import Policy
 from guerdon.optimize.rewards import centred
@@ -272,13 +272,16 @@ def _accelerator(config: OptimizeConfig) -> Accelerator:
 def _prompts(
     config: OptimizeConfig, policy: Policy, say: Callable[[str], None]
 ) -> tuple[list[Conversation], list[Ids]]:
-    """Prompts that fit, and their ids. What is left out is counted and said."""
-    prompts = load_prompts(config.prompts)
+    """Prompts that fit, their longest answer included, and their ids. What is left out is counted and said."""
+    prompts, room = load_prompts(config.prompts), room_for_prompt(policy, config.sampling)
     ids = policy.encode(prompts)
-    kept = [i for i, row in enumerate(ids) if len(row) <= config.max_length]
+    is_tight = room is not None and room < config.max_length
+    longest = room if is_tight and room is not None else config.max_length
+    why = f" (the policy's context of {policy.context} less --max-new-tokens)" if is_tight else ""
+    kept = [i for i, row in enumerate(ids) if len(row) <= longest]
     say(
         f"{len(kept)} prompts"
-        + (f", {len(ids) - len(kept)} longer than {config.max_length} tokens left out" if len(kept) < len(ids) else "")
+        + (f", {len(ids) - len(kept)} longer than {longest} tokens{why} left out" if len(kept) < len(ids) else "")
     )
     if len(kept) < config.prompts_per_step:
         raise ConfigError(

@@ -12,7 +12,7 @@ import pytest
 import torch
 from policy_runs import Letters, assert_same_policy, config_of, letters, quiet, rows_of, untimed, weights
 from tiny_models import chat
-from tiny_policy import make_world
+from tiny_policy import make_world, tiny_policy
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -27,7 +27,7 @@ from guerdon.optimize.loop import optimize
 from guerdon.optimize.policy import Policy
 from guerdon.optimize.value import from_reward
 from guerdon.optimize.watch import Watch
-from guerdon.types import Comparison, ConfigError, ScoringError, TrainingError
+from guerdon.types import Comparison, ConfigError, DataError, ScoringError, TrainingError
 
 
 @pytest.fixture(scope="module")
@@ -500,6 +500,25 @@ def test_long_prompts_are_left_out_and_counted(world, tmp_path):
     left_out = sum(n > longest for n in lengths)
     assert left_out > 0
     assert f"{10 - left_out} prompts, {left_out} longer than {longest} tokens left out" in said
+
+
+@pytest.mark.parametrize("family", ["gpt2", "qwen3"])
+def test_prompts_that_leave_no_room_for_an_answer_are_left_out(world, tmp_path, make_tokenizer, family):
+    """Past its context GPT-2 has no position and Qwen3 was never trained."""
+    prompts = load_prompts([str(world / "prompts.jsonl")])
+    lengths = sorted(map(len, Policy.load(world / "base", device="cpu").encode(prompts)))
+    room = lengths[4]
+    base = tiny_policy(tmp_path / "base", make_tokenizer, family, max_position_embeddings=room + 12)
+    config = config_of(world, algorithm="rloo", policy=str(base), steps=1, prompts_per_step=1, max_new_tokens=12)
+    said: list[str] = []
+    optimize(replace(config, output=str(tmp_path / "run")), Letters(), say=said.append)
+    why = f"{room} tokens (the policy's context of {room + 12} less --max-new-tokens)"
+    fit = sum(length <= room for length in lengths)
+    assert f"{fit} prompts, {10 - fit} longer than {why} left out" in said
+    with pytest.raises(ConfigError, match="0 usable prompts"):
+        optimize(replace(config, output=str(tmp_path / "none"), max_new_tokens=room + 12), Letters(), say=quiet)
+    with pytest.raises(DataError, match=f"a prompt of {room + 1} tokens and 12 of an answer are more than the policy's"):
+        loop.generate(Policy.load(base, device="cpu"), [(5,) * (room + 1)], 1, config.sampling, torch.Generator())
 
 
 def test_every_prompt_is_asked_once_before_any_is_asked_again(world):
