@@ -161,6 +161,10 @@ class OptimizeConfig:
             raise ConfigError(
                 f"--on-overopt {self.on_overopt} needs --held-out: a reward to see over-optimisation with"
             )
+        if self.on_overopt != "warn" and not self.held_out_budget:
+            raise ConfigError(f"--on-overopt {self.on_overopt} needs a --held-out-budget above 0: scores to decide by")
+        if self.kl_target is not None and not self.beta:
+            raise ConfigError("--kl-target moves beta by a share of itself, so --beta must be above 0 with it")
 
     @property
     def sampling(self) -> Sampling:

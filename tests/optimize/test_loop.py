@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,12 +25,16 @@ from guerdon.diagnose.monitor import Monitor, Observation, Verdict
 from guerdon.model.reward import RewardModel
 from guerdon.optimize import loop
 from guerdon.optimize.config import OptimizeConfig
-from guerdon.optimize.generate import Sample
+from guerdon.optimize.generate import Sample, Sampling
 from guerdon.optimize.loop import optimize
 from guerdon.optimize.policy import Policy
+from guerdon.optimize.prompts import picked_prompts
+from guerdon.optimize.rollout import Rollout
+from guerdon.optimize.scoring import shared_errors
+from guerdon.optimize.step_record import StepRecord
 from guerdon.optimize.value import from_reward
 from guerdon.optimize.watch import Watch
-from guerdon.types import Comparison, ConfigError, DataError, ScoringError, TrainingError
+from guerdon.types import Comparison, ConfigError, DataError, Score, ScoringError, TrainingError
 
 
 @pytest.fixture(scope="module")
@@ -466,7 +473,117 @@ def test_a_held_out_reward_that_falls_while_the_proxy_rises_stops_the_run(world,
     assert [row["status"] for row in rows].count("stop") == 1
 
 
+class Dead(Letters):
+    """A held-out reward that raises, from a call on."""
+
+    def __init__(self, first: int = 1) -> None:
+        super().__init__()
+        self.first = first
+
+    def score(self, conversations: Any) -> Any:
+        found = super().score(conversations)
+        if self.calls >= self.first:
+            raise ScoringError("the judge is gone")
+        return found
+
+
+def test_a_held_out_reward_that_raises_leaves_the_run_alone(world, tmp_path):
+    """What is only watched may fail. It is said once, and what the monitor does not see is no verdict of ok."""
+    config = config_of(world, algorithm="grpo", steps=5)
+    said: list[str] = []
+    optimize(replace(config, output=str(tmp_path / "watched")), Letters(), Dead(), say=said.append)
+    optimize(replace(config, output=str(tmp_path / "alone")), Letters(), say=quiet)
+    assert_same_policy(tmp_path / "watched", tmp_path / "alone")
+    assert [line for line in said if "the judge is gone" in line] == [
+        "step 1 has no held-out scores, which is said this once: the judge is gone"
+    ]
+    watched, alone = rows_of(tmp_path / "watched"), rows_of(tmp_path / "alone")
+    assert [(row["held_out_asked"], row["held_out_n"], row["held_out"]) for row in watched] == [(6, 0, None)] * 5
+    assert {row["status"] for row in watched} == {"warn"}
+    assert watched[-1]["reason"].startswith("No held-out score came in 5 steps")
+    assert {(row["held_out_asked"], row["status"]) for row in alone} == {(0, "ok")}
+    assert alone[-1]["reason"].startswith("Nothing is held out")
+
+
+def test_a_run_that_must_stop_in_time_does_not_go_on_blind(world, tmp_path):
+    config = config_of(world, algorithm="grpo", output=str(tmp_path), steps=6, held_out=("x",), on_overopt="stop")
+    with pytest.raises(
+        TrainingError, match=r"step 5: no held-out score came in 3 steps, so --on-overopt stop .*--resume"
+    ):
+        optimize(config, Letters(), Dead(first=3), say=quiet)
+    assert [row["held_out_n"] for row in rows_of(tmp_path)] == [6, 6, 0, 0, 0]
+    assert [row["status"] for row in rows_of(tmp_path)] == ["ok", "ok", "warn", "warn", "warn"]
+    optimize(replace(config, resume=True), Letters(), Letters(), say=quiet)
+    assert [row["held_out_n"] for row in rows_of(tmp_path)] == [6, 6, 0, 0, 6, 6]
+
+
+@pytest.mark.parametrize("budget", [6, 7])
+def test_held_out_sees_whole_prompts(world, tmp_path, budget):
+    """Four prompts of three answers: two whole prompts for six, and one answer of a third for seven."""
+    config = config_of(world, algorithm="rloo", output=str(tmp_path), steps=3, held_out_budget=budget)
+    optimize(config, Letters(), Letters(), say=quiet)
+    chosen = set()
+    for step in (1, 2, 3):
+        rows = [
+            row for row in rows_of(tmp_path, "samples.jsonl") if row["step"] == step and row["held_out"] is not None
+        ]
+        counts = Counter(row["group"] for row in rows)
+        assert sorted(counts.values()) == ([3, 3] if budget == 6 else [1, 3, 3])
+        chosen |= {tuple(sorted(counts))}
+    assert len(chosen) > 1  # at random
+
+
+def test_the_mean_of_late_reads_the_answers_that_held_out_has_seen(world):
+    policy = Policy.load(world / "base", device="cpu")
+    drawn = loop.generate(
+        policy, policy.encode(load_prompts([str(world / "prompts.jsonl")]))[:2], 2, Sampling(4), torch.Generator()
+    )
+    rollout, seen = Rollout.build([(), ()], drawn), []
+
+    class Taken:
+        @contextmanager
+        def taken(self) -> Any:
+            yield self
+
+        def logprobs(self, groups: Any, *_: Any) -> Any:
+            seen.extend(sample for group in groups for sample in group.samples)
+            return policy.logprobs(groups, 64)
+
+    late = loop._late(Taken(), rollout, {1: 0.5, 3: math.nan}, 64, 1.0)
+    assert seen == [1, 3]
+    record = StepRecord.of(
+        rollout, [Score(0.0)] * 4, torch.zeros(4), rollout.behaviour, late, {1: 0.5, 3: math.nan}, math.nan
+    )
+    assert [math.isnan(value) for value in record.course] == [True, False, True, False]
+    assert record.course[1] == pytest.approx(0, abs=1e-4)
+    assert (record.observation(1).asked, len(record.observation(1).held_out)) == (2, 1)
+
+
+def test_an_error_of_one_process_ends_the_others(monkeypatch):
+    """Two processes, of which the other one fails; and one that fails itself, after it has told the other."""
+    told: list[list[str]] = []
+
+    def gathered(said: list[str]) -> list[str]:
+        told.append(said)
+        return [*said, "the server is gone"]
+
+    monkeypatch.setattr("guerdon.optimize.scoring.gather_object", gathered)
+    two: Any = SimpleNamespace(num_processes=2)
+    with pytest.raises(TrainingError, match="another process ended the run: the server is gone"), shared_errors(two):
+        pass
+    with pytest.raises(ScoringError, match="no reward"), shared_errors(two):
+        raise ScoringError("no reward")
+    assert told == [[""], ["no reward"]]
+
+
 # what a user can get wrong
+
+
+def test_a_held_out_reward_that_is_the_reward_is_said(world, tmp_path):
+    said: list[str] = []
+    config = config_of(world, algorithm="rloo", output=str(tmp_path), steps=1, held_out=("unused",))
+    optimize(config, Letters(), Letters(), say=said.append)
+    assert any(line.startswith("warning: --held-out is the same as --reward") for line in said)
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(world, tmp_path):
@@ -517,13 +634,15 @@ def test_prompts_that_leave_no_room_for_an_answer_are_left_out(world, tmp_path, 
     assert f"{fit} prompts, {10 - fit} longer than {why} left out" in said
     with pytest.raises(ConfigError, match="0 usable prompts"):
         optimize(replace(config, output=str(tmp_path / "none"), max_new_tokens=room + 12), Letters(), say=quiet)
-    with pytest.raises(DataError, match=f"a prompt of {room + 1} tokens and 12 of an answer are more than the policy's"):
+    with pytest.raises(
+        DataError, match=f"a prompt of {room + 1} tokens and 12 of an answer are more than the policy's"
+    ):
         loop.generate(Policy.load(base, device="cpu"), [(5,) * (room + 1)], 1, config.sampling, torch.Generator())
 
 
 def test_every_prompt_is_asked_once_before_any_is_asked_again(world):
     config = config_of(world, prompts_per_step=4)
-    picked = [i for step in range(1, 6) for i in loop._picked(config, step, 10)]
+    picked = [i for step in range(1, 6) for i in picked_prompts(config, step, 10)]
     assert sorted(picked[:10]) == sorted(picked[10:]) == list(range(10))
     assert picked[:10] != picked[10:]
 
