@@ -155,7 +155,8 @@ def centred(scorer: Scorer, conversations: Sequence[Conversation], *, scale: boo
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))
     if sd <= 1e-12 * max(1.0, abs(mean)):
         raise ConfigError(
-            f"all {len(values)} samples to centre the reward on have the reward {mean:g}, so it has no scale; centre without scaling"
+            f"all {len(values)} samples to centre the reward on have the reward {mean:g}, so it has no scale; leave --center out "
+            "(in Python, centred(..., scale=False))"
         )
     return Affine(scorer, mean, sd)
 

@@ -4,7 +4,7 @@ config.yaml     the resolved config            metrics.jsonl    one row per step
 samples.jsonl   what was answered, and worth   held_out.jsonl   what the monitor was given
 policy/         the policy, written at the end monitor.json     the monitor's last verdict
 checkpoints/    state to resume from           snapshots/       earlier weights, while the run goes on
-run.json        what came out, written last
+run.json        what came out: the run is complete
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,17 @@ def test_the_algorithm_is_no_flag(capsys):
     out = capsys.readouterr().out
     assert "--algorithm" not in out
     assert "--kl-target" in out
+
+
+def test_defaults_that_depend_on_the_algorithm_and_the_loss_are_the_published_ones():
+    found = {name: resolve(OptimizeConfig(algorithm=name), 1, "cpu") for name in ("ppo", "rloo", "grpo")}
+    assert {name: (c.kl_in, c.loss, c.clip_bounds) for name, c in found.items()} == {
+        "ppo": ("reward", "ppo", (0.2, 0.2)), "rloo": ("reward", "ppo", (0.2, 0.2)), "grpo": ("loss", "grpo", (0.2, 0.2)),
+    }  # fmt: skip
+    gspo = OptimizeConfig(algorithm="grpo", loss="gspo")
+    assert resolve(gspo, 1, "cpu").clip_bounds == gspo.clip_bounds == (3e-4, 3e-4)
+    assert resolve(replace(gspo, clip=0.0, clip_high=4e-4), 1, "cpu").clip_bounds == (0.0, 4e-4)
+    assert resolve(replace(gspo, kl_in="reward"), 1, "cpu").kl_in == "reward"
 
 
 def test_learning_rate_rises_and_falls():
