@@ -33,7 +33,15 @@ from guerdon.optimize.prompts import digest, picked_prompts, usable_prompts
 from guerdon.optimize.rewards import centred
 from guerdon.optimize.rollout import Rollout, shaped_rewards
 from guerdon.optimize.run_folder import RunFolder, prepare_output
-from guerdon.optimize.scoring import HeldOut, fit_drift, require_rewards, reward_model, score, shared_errors
+from guerdon.optimize.scoring import (
+    HeldOut,
+    fit_drift,
+    require_rewards,
+    reward_model,
+    score,
+    shared_errors,
+    weight_of_model,
+)
 from guerdon.optimize.step_record import StepRecord, merge, metrics_row, sample_rows
 from guerdon.optimize.update import Learner, make_targets, update
 from guerdon.optimize.value import ValueModel, from_policy, from_reward
@@ -101,6 +109,8 @@ def optimize(
     monitor = Monitor.restore(record["monitor"])
     controller = Controller(record["beta"], config.kl_target, config.kl_gain)
     step, blind, wanted, verdict = int(record["step"]), int(record["blind"]), int(record["wanted"]), None
+    if not step and value is not None and config.value_from == "reward":
+        value.rescale(weight_of_model(reward), record["shift"], record["scale"])
     if main:
         write_text(output / "config.yaml", to_yaml(replace(config, resume=False)))
         if not step:

@@ -102,7 +102,19 @@ def fit_drift(config: OptimizeConfig, reward: Scorer) -> Drift | None:
 
 def reward_model(reward: Scorer, flag: str) -> Any:
     """The one local reward model in a reward. Raises ConfigError when there is none, or several."""
-    found = [s for s in (reward, *getattr(reward, "scorers", {}).values()) if hasattr(s, "score_with_features")]
+    return _local(reward, flag)[0]
+
+
+def weight_of_model(reward: Scorer) -> float:
+    """What the one local reward model counts for in the reward: its weight in a sum, else 1."""
+    name = _local(reward, "--value-from reward")[1]
+    return float(getattr(reward, "weights", {}).get(name, 1.0))
+
+
+def _local(reward: Scorer, flag: str) -> tuple[Any, str]:
+    """The one local reward model in a reward, and the name of its part."""
+    parts = {"": reward, **getattr(reward, "scorers", {})}
+    found = [(scorer, name) for name, scorer in parts.items() if hasattr(scorer, "score_with_features")]
     if len(found) != 1:
         raise ConfigError(f"{flag} needs one local reward model in --reward, found {len(found)}")
     return found[0]

@@ -29,6 +29,7 @@ from guerdon.optimize.generate import Sample, Sampling
 from guerdon.optimize.loop import optimize
 from guerdon.optimize.policy import Policy
 from guerdon.optimize.prompts import picked_prompts
+from guerdon.optimize.rewards import WeightedSum
 from guerdon.optimize.rollout import Rollout
 from guerdon.optimize.scoring import shared_errors
 from guerdon.optimize.step_record import StepRecord
@@ -194,6 +195,37 @@ def test_ppo_from_the_reward_model(world, tmp_path, make_backbone):
     )
     with pytest.raises(ConfigError, match="--value-from reward needs one local reward model"):
         optimize(replace(config, output=str(tmp_path / "other")), Letters(), say=quiet)
+
+
+def test_the_value_model_starts_in_the_units_of_what_is_optimised(world, tmp_path, make_backbone, monkeypatch):
+    """The model counts -2 in a sum that is centred: its head is multiplied and moved likewise before the first rollout."""
+    model = RewardModel.load(make_backbone(tmp_path / "rm"), device="cpu")
+    reward = WeightedSum({"model": (model, -2.0), "letters": (Letters(), 0.5)})
+    config = config_of(world, algorithm="ppo", value_from="reward", output=str(tmp_path / "run"), steps=1, center=16)
+    heads: list[Tensor] = []
+
+    def seen(value: Any, *args: Any) -> Any:
+        heads.append(torch.cat([value.head.weight[0], value.head.bias]).detach().clone())
+        return values(value, *args)
+
+    moved: list[Any] = []
+
+    def remembered(*args: Any, **options: Any) -> Any:
+        moved.append(centred(*args, **options))
+        return moved[-1]
+
+    values, centred = loop._values, loop.centred
+    monkeypatch.setattr(loop, "_values", seen)
+    monkeypatch.setattr(loop, "centred", remembered)
+    optimize(config, reward, say=quiet)
+    plain, shift, scale = (
+        from_reward(model, Policy.load(world / "base", device="cpu")).head,
+        moved[0].shift,
+        moved[0].scale,
+    )
+    assert scale != 1.0
+    expected = torch.cat([plain.weight[0] * -2.0 / scale, torch.tensor([-shift / scale])])
+    assert torch.allclose(heads[0], expected, atol=1e-6)
 
 
 def test_drift_is_measured_against_the_reward_models_training_answers(world, tmp_path, make_backbone):
