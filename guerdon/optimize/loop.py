@@ -170,7 +170,7 @@ def optimize(
 
             part = StepRecord.of(rollout, scores, rewards, base, late, checks, distance)
             whole = merge(gather_object([part]) if accelerator.num_processes > 1 else [part])
-            verdict = monitor.observe(whole.observation(step))
+            verdict = monitor.observe(whole.observation(step, found.get("entropy")))
             wanted = verdict.wanted
             row = metrics_row(step, config, whole, found, verdict, controller.beta, learning_rate(config, step), clock)
             folder.append("metrics.jsonl", [row])

@@ -104,8 +104,8 @@ class StepRecord:
             "drift": None if math.isnan(self.drift) else self.drift,
         }
 
-    def observation(self, step: int) -> Observation:
-        """What the monitor is told."""
+    def observation(self, step: int, entropy: float | None = None) -> Observation:
+        """What the monitor is told. `entropy`, nats per token, is measured by the update, where there was one."""
         held, values = np.array(self.held_out), self.values
         known = np.isfinite(held) & np.isfinite(values)
         return Observation(
@@ -117,7 +117,7 @@ class StepRecord:
             prompts=np.array(self.group)[known],
             ratios=np.array(self.kl)[known],
             course=np.array(self.course)[known],
-            signals=self.signals(),
+            signals=self.signals() | {"entropy": entropy},
             asked=int((np.array(self.asked) & np.isfinite(values)).sum()),
         )
 

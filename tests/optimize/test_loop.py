@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -31,6 +31,7 @@ from guerdon.optimize.policy import Policy
 from guerdon.optimize.prompts import picked_prompts
 from guerdon.optimize.rewards import WeightedSum
 from guerdon.optimize.rollout import Rollout
+from guerdon.optimize.run_folder import RunFolder
 from guerdon.optimize.scoring import shared_errors
 from guerdon.optimize.step_record import StepRecord
 from guerdon.optimize.value import from_reward
@@ -485,6 +486,32 @@ def test_rolling_back_takes_the_nearest_snapshot(world, tmp_path, monkeypatch):
     monkeypatch.undo()
     optimize(replace(config, output=str(tmp_path / "short"), steps=3), Letters(), Letters(), say=quiet)
     assert_same_policy(tmp_path / "run", tmp_path / "short")
+
+
+def test_two_snapshots_before_the_best_are_kept(tmp_path):
+    policy: Any = SimpleNamespace(net=torch.nn.Linear(1, 1))
+    folder = RunFolder(tmp_path, cast(Any, SimpleNamespace(is_main_process=True)))
+    (tmp_path / "snapshots").mkdir()
+    for step in (0, 2, 4, 6, 8):
+        folder.snapshot(policy, step, None)
+    folder.snapshot(policy, 10, 7)  # of 6 and 8 the earlier is nearest
+    assert [folder.nearest(step) for step in (0, 2, 4, 6, 10)] == [2, 2, 4, 6, 10]
+
+
+def test_the_monitor_is_told_the_entropy(world, tmp_path, monkeypatch):
+    seen: list[Observation] = []
+
+    class Listens(Monitor):
+        def observe(self, observation: Observation) -> Verdict:
+            seen.append(observation)
+            return super().observe(observation)
+
+    monkeypatch.setattr(loop, "Monitor", Listens)
+    config = config_of(world, algorithm="rloo", output=str(tmp_path), steps=3)
+    optimize(config, Letters(lambda call, text: call == 2), say=quiet)
+    found = [row["entropy"] for row in rows_of(tmp_path)]
+    assert [one.signals["entropy"] for one in seen] == found
+    assert [value is None for value in found] == [False, True, False]  # a blind step has no update
 
 
 def test_a_held_out_reward_that_falls_while_the_proxy_rises_stops_the_run(world, tmp_path):
