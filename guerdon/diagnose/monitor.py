@@ -310,14 +310,11 @@ def _row(seen: Observation) -> dict[str, Any]:
         "n": len(scores),
         "mean": float(scores.mean()) if len(scores) else 0.0,
         "within": float(scores.var(ddof=1)) if len(scores) > 1 else 0.0,
-        "groups": max(liked.groups, moved.groups, late.groups),
+        "groups": liked.groups,
         "cross": liked.cross,
         "square": liked.square,
-        "freedom": max(liked.freedom, moved.freedom, late.freedom),
-        "path": moved.cross,
-        "path_square": moved.square,
-        "course": late.cross,
-        "course_square": late.square,
+        **_road("path", moved),
+        **_road("course", late),
         "signals": signals,
     }
 
@@ -328,6 +325,12 @@ def _products(held_out: Floats, other: Floats, prompts: Ints | None, is_usable: 
         return Products()
     both = is_usable & np.isfinite(other)
     return within_prompts(held_out[both], other[both], prompts[both])
+
+
+def _road(name: str, found: Products) -> dict[str, float]:
+    """Products with the log-ratios of one road, under their names in `Looks`."""
+    counts = {f"{name}_groups": found.groups, f"{name}_freedom": found.freedom, f"{name}_spread": found.spread}
+    return {**counts, name: found.cross, f"{name}_square": found.square}
 
 
 def _plain(value: Any) -> Any:
