@@ -99,7 +99,7 @@ class Shaped:
         products = a * (r * a + np.sqrt(1 - r * r) * b) * (np.arange(a.shape[1])[None] < groups[:, None])
         within = SD**2 * rng.chisquare(n - 1) / (n - 1)
         liked, none = (groups, products.sum(1), (products**2).sum(1)), np.zeros(runs)  # log-ratios are not known
-        return (n, mean, within, self.proxy[:, step], self.kl[:, step], *liked, *[none] * 5)
+        return (n, mean, within, self.proxy[:, step], self.kl[:, step], *liked, *[none] * 10)
 
 
 def shaped(name: str, runs: int, steps: int, gain: float, rng: np.random.Generator) -> Shaped:

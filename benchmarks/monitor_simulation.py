@@ -72,7 +72,7 @@ class Trained:
             gold, *others = (part[at].ravel() for part in (trace.gold, trace.proxy, trace.ratio, trace.course))
             liked, moved, late = (within_prompts(gold, other, of) for other in others)
             level = (len(gold), gold.mean(), gold.var(ddof=1), trace.proxy[step].mean(), trace.kl[step])
-            rows.append((*level, liked.groups, liked.cross, liked.square, *moved[1:], *late[2:]))
+            rows.append((*level, liked.groups, liked.cross, liked.square, *moved, *late))
         return tuple(np.array(part) for part in zip(*rows, strict=True))
 
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from guerdon.optimize.rewards import WeightedSum
 
 
+HELD_OUT_PATIENCE = 10.0  # seconds that a step waits for a server that is only watched
+
+
 def optimize(config: OptimizeConfig) -> None:
     """Train a policy against a reward; see OptimizeConfig for the options."""
     from guerdon.optimize.loop import optimize as run
@@ -72,12 +75,14 @@ def _rewards(config: OptimizeConfig) -> tuple[WeightedSum, WeightedSum | None]:
 
     parse: Callable[..., WeightedSum] = partial(
         parse_rewards,
-        connect=partial(Client, on_failure="wait" if config.reward_failures == "wait" else "mask"),
         count_tokens=lambda text: len(tokenizer()(text, add_special_tokens=False)["input_ids"]),
     )
-    reward = parse(config.reward, load=lambda path: load_scorer(path, None, config.reward_rule))
-    held_out = parse(config.held_out, load=lambda path: load_scorer(path, None)) if config.held_out else None
-    return reward, held_out
+    connect = partial(Client, on_failure="wait" if config.reward_failures == "wait" else "mask")
+    reward = parse(config.reward, connect=connect, load=lambda path: load_scorer(path, None, config.reward_rule))
+    if not config.held_out:
+        return reward, None
+    may_fail = partial(Client, on_failure="mask", patience=HELD_OUT_PATIENCE)
+    return reward, parse(config.held_out, connect=may_fail, load=lambda path: load_scorer(path, None))
 
 
 def summary(run: Path) -> str:
@@ -94,7 +99,9 @@ def summary(run: Path) -> str:
     def change(name: str) -> str:
         return f"{number(mean(name, rows[:size]))} -> {number(mean(name, rows[-size:]))}"
 
-    held = f", held-out {change('held_out')}" if any(row["held_out"] is not None for row in rows) else ""
+    held = ", no held-out score came" if any(row.get("held_out_asked") for row in rows) else ""
+    if any(row["held_out"] is not None for row in rows):
+        held = f", held-out {change('held_out')}"
     masked = sum(row["masked"] for row in rows)
     without = f", {masked} samples without a reward" if masked else ""
     return f"reward {change('proxy')}{held}, KL {number(mean('kl', rows[-size:]), 2)} nats per sequence{without}"

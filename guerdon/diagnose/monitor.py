@@ -36,7 +36,7 @@ from guerdon.types import ConfigError
 
 Status = Literal["ok", "warn", "stop"]
 NOTHING = (math.nan, math.nan)
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ class Observation:
     ratios    log pi - log pi_ref of the same samples, nats, in the same order; () when not known
     course    log pi - log pi_late of the same samples, nats: to the policy of some steps ago, or its mean of late; () when
               not known
+    asked     samples whose held-out score was asked for, where some did not come and are not in `held_out`
     """
 
     step: int
@@ -98,6 +99,7 @@ class Observation:
     signals: Mapping[str, float | None] = field(default_factory=dict)
     ratios: Sequence[float] | Floats = ()
     course: Sequence[float] | Floats = ()
+    asked: int = 0
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ class Verdict:
                or fewer (or none) are no error, only a slower or faster test
     stopped_at first step with `stop`, or None
     warned_at  first step with `warn` or `stop`, or None
+    silent     steps in a row, up to now, that asked for held-out scores and got none
     """
 
     status: Status
@@ -133,6 +136,7 @@ class Verdict:
     wanted: int = 0
     stopped_at: int | None = None
     warned_at: int | None = None
+    silent: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON: what is not known is null."""
@@ -187,17 +191,19 @@ class Monitor:
         step = int(self._rows[-1]["step"])
         scored, has_kl = _scored(self._rows)
         shifts = far_signals(self._rows, self.settings.far)
+        silent = _silent(self._rows)
         if len(scored) < 2:
-            status: Status = "warn" if shifts else "ok"
-            reason = explain(status, None, {}, shifts, is_blind=not scored)
+            status: Status = "warn" if shifts or silent else "ok"
+            reason = explain(status, None, {}, shifts, silent, is_blind=not scored)
             self._note(status, step, reason)
-            return Verdict(status, reason, step, wanted=self.settings.budget, warned_at=self._warned_at)
+            return Verdict(status, reason, step, wanted=self.settings.budget, warned_at=self._warned_at, silent=silent)
         looks = _looks(scored)
         found = weigh(looks, self.settings.rules)
         curve = summary(looks, found, self.settings.slack)
         evidence = {kind: float(getattr(found, kind)) for kind in KINDS}
         status, kind, share = _decide(evidence, self.settings, bool(shifts))
-        reason = explain(status, kind, curve, shifts)
+        status = "warn" if silent and status == "ok" else status
+        reason = explain(status, kind, curve, shifts, silent)
         self._note(status, step, reason)
         if self._stopped_at is not None:
             status, reason = "stop", self._stop_reason
@@ -216,6 +222,7 @@ class Monitor:
             wanted=self.settings.budget * (self.settings.boost if share >= self.settings.alert else 1),
             stopped_at=self._stopped_at,
             warned_at=self._warned_at,
+            silent=silent,
         )
 
     def _note(self, status: Status, step: int, reason: str) -> None:
@@ -267,6 +274,12 @@ def _scored(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]],
     return (known, True) if known else ([{**row, "kl": float(i)} for i, row in enumerate(scored)], False)
 
 
+def _silent(rows: Sequence[Mapping[str, Any]]) -> int:
+    """Steps in a row, up to now, that asked for held-out scores and got none; steps that asked for none are passed over."""
+    asked = [row for row in reversed(rows) if row["asked"]]
+    return next((i for i, row in enumerate(asked) if row["n"]), len(asked))
+
+
 def _looks(scored: Sequence[Mapping[str, Any]]) -> Looks:
     names = tuple(part.name for part in fields(Looks))
     return Looks(**{name: np.array([row[name] for row in scored], dtype=np.float64) for name in names})
@@ -293,17 +306,15 @@ def _row(seen: Observation) -> dict[str, Any]:
         "step": int(seen.step),
         "kl": float(seen.kl),
         "proxy": float(seen.proxy),
+        "asked": max(seen.asked, len(held_out)) if math.isfinite(seen.proxy) else 0,
         "n": len(scores),
         "mean": float(scores.mean()) if len(scores) else 0.0,
         "within": float(scores.var(ddof=1)) if len(scores) > 1 else 0.0,
-        "groups": max(liked.groups, moved.groups, late.groups),
+        "groups": liked.groups,
         "cross": liked.cross,
         "square": liked.square,
-        "freedom": max(liked.freedom, moved.freedom, late.freedom),
-        "path": moved.cross,
-        "path_square": moved.square,
-        "course": late.cross,
-        "course_square": late.square,
+        **_road("path", moved),
+        **_road("course", late),
         "signals": signals,
     }
 
@@ -314,6 +325,12 @@ def _products(held_out: Floats, other: Floats, prompts: Ints | None, is_usable: 
         return Products()
     both = is_usable & np.isfinite(other)
     return within_prompts(held_out[both], other[both], prompts[both])
+
+
+def _road(name: str, found: Products) -> dict[str, float]:
+    """Products with the log-ratios of one road, under their names in `Looks`."""
+    counts = {f"{name}_groups": found.groups, f"{name}_freedom": found.freedom, f"{name}_spread": found.spread}
+    return {**counts, name: found.cross, f"{name}_square": found.square}
 
 
 def _plain(value: Any) -> Any:

@@ -36,6 +36,7 @@ from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from guerdon.evaluate.columns import Floats, Ints
 
@@ -45,6 +46,7 @@ STARTING = 4  # looks that make up the start
 PRIOR = 10  # looks that the spread within a step counts for in the noise
 GAINED = 2.0  # standard errors by which held-out must have gained before it can stall
 FEWEST_GROUPS = 24  # prompts with two or more scored answers before their order is read
+STILL = 1e-6  # mean square of log-ratios within prompts, nats^2, below which they are rounding errors: the policy has not moved
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,14 @@ class Looks:
     within  variance of one score within its step
     proxy   mean reward of the step
     kl      nats per sequence
-    groups  prompts with two or more scored answers; 0 when prompts are not known
+    groups  prompts with two or more answers that have both scores; 0 when prompts are not known
     cross   sum over those prompts of the cross products of held-out and proxy about their means within the prompt
     square  sum over those prompts of the squares of their cross products: the variance of `cross` when it is 0 on average
-    freedom      answers to those prompts less one for each; 0 when prompts are not known
-    path         as `cross`, with log pi - log pi_ref in place of the proxy
-    path_square  as `square`, of those products
-    course, course_square  the same, with log pi - log pi_late
+
+    path, path_groups, path_square    as above, with log pi - log pi_ref in place of the proxy
+    path_freedom                      answers to those prompts less one for each
+    path_spread                       sum of squares of those log-ratios about their means within the prompt, nats^2
+    course, course_...                the same, with log pi - log pi_late
     """
 
     n: Floats
@@ -73,9 +76,14 @@ class Looks:
     groups: Floats
     cross: Floats
     square: Floats
-    freedom: Floats
+    path_groups: Floats
+    path_freedom: Floats
+    path_spread: Floats
     path: Floats
     path_square: Floats
+    course_groups: Floats
+    course_freedom: Floats
+    course_spread: Floats
     course: Floats
     course_square: Floats
 
@@ -151,7 +159,7 @@ def weigh(looks: Looks, rules: Rules) -> Evidence:
         sums = [_sums(part) for part in (looks.n, looks.n * looks.mean, looks.n * looks.proxy, looks.n * looks.kl)]
         for b in CURRENT:
             fallen, stalled = _levels(sums, b, noise[..., None], rules)
-            turned = _against(looks, looks.cross, looks.square, b)
+            turned = _turn(looks, b)
             fall, stall, turn = np.maximum(fall, fallen), np.maximum(stall, stalled), np.maximum(turn, turned)
             joint = np.maximum(joint, (stalled + turned) / np.sqrt(2))
             back = np.maximum(back, _back(looks, sums, b, rules))
@@ -192,12 +200,22 @@ def _contrasts(start: Window, earlier: Window, now: Window, noise: Floats, rules
     return fall, stall
 
 
-def _against(looks: Looks, cross: Floats, square: Floats, b: int) -> Floats:
-    """Evidence that held-out and another quantity are negatively related within prompts over the last b looks."""
-    groups, cross, square = (part[..., -b:].sum(-1) for part in (looks.groups, cross, square))
+def _turn(looks: Looks, b: int) -> Floats:
+    """Evidence that held-out and the proxy are negatively related within prompts over the last b looks."""
+    groups, cross, square = (part[..., -b:].sum(-1) for part in (looks.groups, looks.cross, looks.square))
     is_enough = (groups >= FEWEST_GROUPS) & (square > 0)
-    against: Floats = np.where(is_enough, -cross / np.sqrt(np.where(is_enough, square, 1.0)), -np.inf)
-    return against
+    turn: Floats = np.where(is_enough, -cross / np.sqrt(np.where(is_enough, square, 1.0)), -np.inf)
+    return turn
+
+
+def _moved(looks: Looks, road: str, b: int) -> tuple[NDArray[np.bool_], Floats, Floats, Floats]:
+    """Over the last b looks: whether enough is known of a road (`path` or `course`) and the policy moved on it; freedom, sum of
+    products and sum of their squares, 1 in place of freedom and squares where it is not.
+    """
+    names = (f"{road}_groups", f"{road}_freedom", f"{road}_spread", road, f"{road}_square")
+    groups, freedom, spread, cross, square = (getattr(looks, name)[..., -b:].sum(-1) for name in names)
+    is_known = (groups >= FEWEST_GROUPS) & (square > 0) & (spread >= STILL * freedom)
+    return is_known, np.where(is_known, freedom, 1.0), cross, np.where(is_known, square, 1.0)
 
 
 def _back(looks: Looks, sums: list[Floats], b: int, rules: Rules) -> Floats:
@@ -205,35 +223,27 @@ def _back(looks: Looks, sums: list[Floats], b: int, rules: Rules) -> Floats:
     nothing: Floats = np.full(looks.n.shape[:-1], -np.inf)
     if looks.count < 2 * b:
         return nothing
-    groups, freedom, path, square = (
-        part[..., -b:].sum(-1) for part in (looks.groups, looks.freedom, looks.path, looks.path_square)
-    )
+    is_known, freedom, path, square = _moved(looks, "path", b)
     (_, g0, _, _), (_, _, _, before), (_, now, _, kl) = (
         tuple(part[..., 0] for part in _window(sums, np.array([end]), length))
         for end, length in ((STARTING, STARTING), (looks.count - b, b), (looks.count, b))
     )
-    is_asked = (groups >= FEWEST_GROUPS) & (square > 0) & (freedom > 0) & (before > 0) & (kl > before)
+    is_asked = is_known & (before > 0) & (kl > before)
     growth = np.log(np.where(is_asked, kl, np.e) / np.where(is_asked, before, 1.0)) / 2
     allowed = rules.ahead * np.maximum(now - g0, 0.0) / growth
-    freedom, square = (np.where(is_asked, part, 1.0) for part in (freedom, square))
     back: Floats = np.where(is_asked, (-path / freedom - allowed) * freedom / np.sqrt(square), -np.inf)
     return back
 
 
 def _course(looks: Looks, sums: list[Floats], b: int, rules: Rules) -> Floats:
     """Evidence that held-out falls along the road that the policy has come of late, by more than is let pass."""
-    groups, freedom, course, square = (
-        part[..., -b:].sum(-1) for part in (looks.groups, looks.freedom, looks.course, looks.course_square)
-    )
+    is_asked, freedom, course, square = _moved(looks, "course", b)
     (_, g0, _, _), (_, now, _, _) = (
         tuple(part[..., 0] for part in _window(sums, np.array([end]), length))
         for end, length in ((STARTING, STARTING), (looks.count, min(b, looks.count)))
     )
-    is_asked = (groups >= FEWEST_GROUPS) & (square > 0)
     allowed = rules.astray * np.maximum(now - g0, 0.0)
-    found: Floats = np.where(
-        is_asked, (-course - allowed * freedom) / np.sqrt(np.where(is_asked, square, 1.0)), -np.inf
-    )
+    found: Floats = np.where(is_asked, (-course - allowed * freedom) / np.sqrt(square), -np.inf)
     return found
 
 
@@ -242,12 +252,14 @@ class Products(NamedTuple):
 
     groups   prompts with two or more answers
     freedom  their answers, less one for each prompt
+    spread   sum of squares of the other quantity about its means
     cross    sum of the products
     square   sum over prompts of the square of the prompt's sum: the variance of `cross` when it is 0 on average
     """
 
     groups: int = 0
     freedom: int = 0
+    spread: float = 0.0
     cross: float = 0.0
     square: float = 0.0
 
@@ -260,7 +272,8 @@ def within_prompts(held_out: Floats, other: Floats, prompts: Ints) -> Products:
     at = at.reshape(-1)
     g, p = (part - (np.bincount(at, part) / counts)[at] for part in (held_out, other))
     products = np.bincount(at, g * p)[counts > 1]
-    return Products(len(products), int((counts - 1).sum()), float(products.sum()), float(products @ products))
+    freedom, spread = int((counts - 1).sum()), float(p @ p)
+    return Products(len(products), freedom, spread, float(products.sum()), float(products @ products))
 
 
 def smooth(looks: Looks, width: float) -> tuple[Floats, Floats]:

@@ -6,9 +6,16 @@ from collections.abc import Mapping
 
 
 def explain(
-    status: str, kind: str | None, curve: Mapping[str, float], shifts: Mapping[str, float], is_blind: bool = False
+    status: str,
+    kind: str | None,
+    curve: Mapping[str, float],
+    shifts: Mapping[str, float],
+    silent: int = 0,
+    is_blind: bool = False,
 ) -> str:
-    """The reason of a verdict; `kind` is the evidence it rests on, None when it rests on other signals alone."""
+    """The reason of a verdict; `kind` is the evidence it rests on, None when it rests on other signals alone. `silent` steps in
+    a row have asked for held-out scores in vain; `is_blind` when none has ever come.
+    """
     far = ", ".join(
         f"{name} by {shift:+.0f} SD" for name, shift in sorted(shifts.items(), key=lambda s: -abs(s[1]))[:3]
     )
@@ -40,8 +47,12 @@ def explain(
             "policy's own answers to one prompt the proxy no longer prefers those that held-out finds better."
         )
     if far:
-        blind = "; without held-out scores, whether this is harm cannot be told" if is_blind else ""
+        why = "no held-out score comes" if silent else "there are no held-out scores" if is_blind else ""
+        blind = f"; {why}, so whether this is harm cannot be told" if why else ""
         return f"The proxy rises while the answers move far from the start ({far}){blind}."
+    if silent:
+        steps = "in this step" if silent == 1 else f"in {silent} steps"
+        return f"No held-out score came {steps}, so over-optimisation cannot be seen: see to the held-out reward."
     if is_blind:
         return "There are no held-out scores, so only signs that need none are watched, and a stop is never said."
     if not curve:

@@ -52,6 +52,11 @@ class Run:
     def has_held_out(self) -> bool:
         return any(row.get("held_out") is not None for row in self.rows)
 
+    @property
+    def asked_held_out(self) -> int:
+        """Answers whose held-out score was asked for, whether or not it came."""
+        return sum(int(row.get("held_out_asked") or 0) for row in self.rows)
+
     def series(self, name: str) -> Floats:
         """(steps,) one column, NaN where it was not measured."""
         values = [row.get(name) for row in self.rows]

@@ -38,7 +38,7 @@ def tiles_of(run: Run) -> list[tuple[str, str, str]]:
         note = f"highest about step {best}: {number(run.near(best, 'held_out'))}" if best is not None else "too early"
         tiles.append(("Held-out", change(run, "held_out"), note))
     else:
-        tiles.append(("Held-out", "–", "nothing was held out"))
+        tiles.append(("Held-out", "–", "no score came" if run.asked_held_out else "nothing was held out"))
     kl = f"nats per sequence; {number(run.end('kl_per_token'))} per token, at the end"
     tiles.append(("KL", number(run.end("kl")), kl))
     warned, stopped = run.first_with("warn", "stop"), run.first_with("stop")
@@ -91,6 +91,13 @@ def number(value: float) -> str:
 
 def _verdict(run: Run) -> Iterator[Finding]:
     best, stopped, warned = run.best_step, run.first_with("stop"), run.first_with("warn", "stop")
+    if not run.has_held_out and run.asked_held_out:
+        yield (
+            f"A held-out reward was given, but none of the {run.asked_held_out:,} scores asked of it came, so over-optimisation "
+            "could not be seen. See to that reward and run again.",
+            True,
+        )
+        return
     if not run.has_held_out:
         yield (
             "Nothing was held out, so the reward's own rise is all that is known, and over-optimisation cannot be seen. Run "

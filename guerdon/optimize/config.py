@@ -78,8 +78,9 @@ class OptimizeConfig:
     """Train a LoRA adapter of this rank; the reference is then the base model without it."""
     beta: float = 0.05
     """Price of one nat of KL from the reference, in reward units."""
-    kl_in: Literal["reward", "loss"] = "reward"
-    """Where KL is paid: k1 per token in the reward (published PPO and RLOO), or an estimator in the loss (GRPO)."""
+    kl_in: Literal["reward", "loss"] | None = None
+    """Where KL is paid: k1 per token in the reward, or an estimator in the loss. Default, as published: `loss` for grpo,
+    `reward` for ppo and rloo."""
     kl_estimator: Estimator = "k3"
     """Estimator in the loss, with the weights that make its gradient that of the KL; in the reward it is always k1."""
     kl_target: float | None = None
@@ -98,13 +99,14 @@ class OptimizeConfig:
     """PPO: how far a value may move in one rollout before its error stops counting, reward units; 0 for no bound."""
     value_warmup: int = 0
     """PPO: first steps that train the value model alone."""
-    clip: float = 0.2
-    """Lower and upper bound of the probability ratio, 1 - clip and 1 + clip."""
+    clip: float | None = None
+    """Lower and upper bound of the probability ratio, 1 - clip and 1 + clip. Default: 3e-4 for the loss `gspo`, whose ratio is
+    a mean over the answer, else 0.2."""
     clip_high: float | None = None
     """Another upper bound (DAPO's clip-higher: 0.28)."""
     loss: Literal["ppo", "grpo", "dr-grpo", "dapo", "gspo"] | None = None
     """How tokens are weighted, and the ratio: `ppo` and `dapo` over tokens, `grpo` over completions, `dr-grpo` by a constant
-    and without the deviation, `gspo` with one ratio for a completion. Default: ppo for ppo, token weights for rloo, grpo."""
+    and without the deviation, `gspo` with one ratio for a completion. Default: `grpo` for grpo, `ppo` for ppo and rloo."""
     whiten_rewards: bool = False
     """PPO: token rewards get unit variance before GAE (off in most published runs)."""
     center: int = 0
@@ -143,10 +145,10 @@ class OptimizeConfig:
                 raise ConfigError(f"{flag(name)} must be greater than 0, got {value}")
         for name in _NOT_NEGATIVE:
             value = getattr(self, name)
-            if not (value >= 0 and math.isfinite(value)):
+            if value is not None and not (value >= 0 and math.isfinite(value)):
                 raise ConfigError(f"{flag(name)} must be 0 or greater, got {value}")
         for name in ("warmup", "gamma", "lam", "clip"):
-            if getattr(self, name) > 1:
+            if (getattr(self, name) or 0.0) > 1:
                 raise ConfigError(f"{flag(name)} must be in [0, 1], got {getattr(self, name)}")
         if self.algorithm != "ppo" and self.samples_per_prompt < 2:
             raise ConfigError(
@@ -161,10 +163,20 @@ class OptimizeConfig:
             raise ConfigError(
                 f"--on-overopt {self.on_overopt} needs --held-out: a reward to see over-optimisation with"
             )
+        if self.on_overopt != "warn" and not self.held_out_budget:
+            raise ConfigError(f"--on-overopt {self.on_overopt} needs a --held-out-budget above 0: scores to decide by")
+        if self.kl_target is not None and not self.beta:
+            raise ConfigError("--kl-target moves beta by a share of itself, so --beta must be above 0 with it")
 
     @property
     def sampling(self) -> Sampling:
         return Sampling(self.max_new_tokens, self.temperature)
+
+    @property
+    def clip_bounds(self) -> tuple[float, float]:
+        """How far the probability ratio may fall below 1 and rise above it."""
+        low = self.clip if self.clip is not None else 3e-4 if self.loss == "gspo" else 0.2
+        return low, low if self.clip_high is None else self.clip_high
 
     def require_paths(self) -> OptimizeConfig:
         """Itself, once policy, prompts, reward and output are named. Raises ConfigError for the first that is missing."""
@@ -181,13 +193,15 @@ def from_yaml(path: str | Path) -> OptimizeConfig:
 
 def resolve(config: OptimizeConfig, parameters: int, device: str) -> OptimizeConfig:
     """The config with every default that depends on algorithm, size or device filled in."""
+    config = replace(config, loss=config.loss or ("grpo" if config.algorithm == "grpo" else "ppo"))
     full = 1e-4 if parameters < 50e6 else 1e-5 if parameters < 200e6 else 3e-6
     return replace(
         config,
         learning_rate=config.learning_rate or (1e-4 if config.lora_rank else full),
         tokens_per_row=config.tokens_per_row or (16384 if device == "cuda" else 512),
         save_every=config.save_every or max(1, config.steps // 20),
-        loss=config.loss or ("grpo" if config.algorithm == "grpo" else "ppo"),
+        kl_in=config.kl_in or ("loss" if config.algorithm == "grpo" else "reward"),
+        clip=config.clip_bounds[0],
     )
 
 

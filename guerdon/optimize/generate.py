@@ -16,7 +16,7 @@ from transformers import DynamicCache
 
 from guerdon.model.tree import Ids
 from guerdon.optimize.policy import Policy, evaluating
-from guerdon.types import ConfigError
+from guerdon.types import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,16 @@ def generate(
     generator: torch.Generator,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[list[Sample]]:
-    """`n` completions of each prompt, in the order of the prompts. `advance` is told how many answers were finished."""
+    """`n` completions of each prompt, in the order of the prompts. `advance` is told how many answers were finished.
+
+    Raises DataError when a prompt leaves less room in the policy's context than an answer may take.
+    """
+    room, longest = room_for_prompt(policy, sampling), max(map(len, prompts), default=0)
+    if room is not None and longest > room:
+        raise DataError(
+            f"a prompt of {longest} tokens and {sampling.max_new_tokens} of an answer are more than the policy's context of "
+            f"{policy.context}; lower --max-new-tokens, or --max-length to {max(room, 0)}"
+        )
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     per_batch = max(1, sampling.rows // n)
     found: list[list[Sample]] = [[] for _ in prompts]
@@ -76,6 +85,11 @@ def generate(
                 found[i] = drawn[place * n : (place + 1) * n]
             advance(len(drawn))
     return found
+
+
+def room_for_prompt(policy: Policy, sampling: Sampling) -> int | None:
+    """The longest prompt, tokens, behind which the longest answer still fits the policy's context; None: no limit."""
+    return None if policy.context is None else policy.context - sampling.max_new_tokens
 
 
 def _decode(

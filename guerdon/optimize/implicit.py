@@ -128,8 +128,8 @@ class ImplicitReward:
         if len(conversation) < 2 or conversation[-1]["role"] != "assistant":
             raise DataError("the conversation is not a prompt with an assistant message at its end")
         prompt, completion = self.policy.encode_answer(conversation[:-1], conversation[-1]["content"])
-        context = getattr(self.policy.net.config, "max_position_embeddings", None)
-        if context and len(prompt) + len(completion) > int(context):
+        context = self.policy.context
+        if context and len(prompt) + len(completion) > context:
             raise DataError(f"{len(prompt) + len(completion)} tokens are more than the model's context of {context}")
         return prompt, completion
 

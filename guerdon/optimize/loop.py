@@ -8,15 +8,12 @@ alone, so a run that is killed and resumed is the run that was not.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +21,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, gather_object
 
-from guerdon.data.read import load
-from guerdon.data.rows import load_prompts
 from guerdon.diagnose.monitor import Monitor, Settings, Verdict
-from guerdon.diagnose.novelty import Novelty
 from guerdon.files import write_json, write_text
 from guerdon.model.tree import Ids
 from guerdon.optimize.config import OptimizeConfig, learning_rate, resolve
@@ -35,18 +29,27 @@ from guerdon.optimize.course import Course
 from guerdon.optimize.generate import generate
 from guerdon.optimize.kl import Controller
 from guerdon.optimize.policy import Policy
+from guerdon.optimize.prompts import digest, picked_prompts, usable_prompts
 from guerdon.optimize.rewards import centred
 from guerdon.optimize.rollout import Rollout, shaped_rewards
 from guerdon.optimize.run_folder import RunFolder, prepare_output
+from guerdon.optimize.scoring import (
+    HeldOut,
+    fit_drift,
+    require_rewards,
+    reward_model,
+    score,
+    shared_errors,
+    weight_of_model,
+)
 from guerdon.optimize.step_record import StepRecord, merge, metrics_row, sample_rows
 from guerdon.optimize.update import Learner, make_targets, update
 from guerdon.optimize.value import ValueModel, from_policy, from_reward
 from guerdon.optimize.watch import Watch as Watch
 from guerdon.options import to_yaml
-from guerdon.types import ConfigError, Conversation, Score, Scorer, TrainingError
+from guerdon.types import ConfigError, Conversation, Scorer, TrainingError
 
-DRIFT_ROWS = 512  # training conversations that drift is measured against
-BLIND_STEPS = 3  # steps in a row without a single reward that end a run
+BLIND_STEPS = 3  # steps in a row without a single reward, or held-out score that is needed, that end a run
 
 
 @dataclass(frozen=True)
@@ -85,25 +88,29 @@ def optimize(
     started = time.monotonic()
     policy = Policy.load(config.policy, device=accelerator.device, lora_rank=config.lora_rank, seed=config.seed)
     config = resolve(config, sum(p.numel() for p in policy.parameters()), accelerator.device.type)
-    prompts, ids = _prompts(config, policy, say)
+    if config.held_out and set(config.held_out) == set(config.reward):
+        say("warning: --held-out is the same as --reward, so it goes up whether or not the answers get better")
+    prompts, ids = usable_prompts(config, policy, say)
     reference = policy.reference()
     value = _value_model(config, policy, reward) if config.algorithm == "ppo" else None
-    drift = _drift(config, reward)
+    drift, watched = fit_drift(config, reward), HeldOut(held_out, config, say)
     trained = [
         p for module in (policy.net, value) if module is not None for p in module.parameters() if p.requires_grad
     ]
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate or 0.0, weight_decay=0.0, fused=True)
     learner, optimizer = accelerator.prepare(Learner(policy, value), optimizer)
-    course = Course(policy) if held_out is not None and config.held_out_budget else None
+    course = Course(policy) if watched.scorer is not None else None
     if course:
         accelerator.register_for_checkpointing(course)
     folder = RunFolder(output, accelerator)
     record = (folder.restore() if config.resume else None) or _start(config, policy, prompts, ids, reward, accelerator)
-    if record["prompts"] != _digest(ids):
+    if record["prompts"] != digest(ids):
         raise ConfigError(f"{output}: the prompts are not those the run was started on; resume on the same files")
     monitor = Monitor.restore(record["monitor"])
     controller = Controller(record["beta"], config.kl_target, config.kl_gain)
     step, blind, wanted, verdict = int(record["step"]), int(record["blind"]), int(record["wanted"]), None
+    if not step and value is not None and config.value_from == "reward":
+        value.rescale(weight_of_model(reward), record["shift"], record["scale"])
     if main:
         write_text(output / "config.yaml", to_yaml(replace(config, resume=False)))
         if not step:
@@ -125,17 +132,18 @@ def optimize(
             clock = [time.monotonic()]
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, step)
-            mine = _picked(config, step, len(prompts))[accelerator.process_index :: accelerator.num_processes]
+            mine = picked_prompts(config, step, len(prompts))[accelerator.process_index :: accelerator.num_processes]
             generator = torch.Generator(accelerator.device).manual_seed(_seed(config, step, accelerator.process_index))
             with accelerator.autocast():
                 drawn = generate(policy, [ids[i] for i in mine], config.samples_per_prompt, config.sampling, generator)
             rollout = Rollout.build([prompts[i] for i in mine], drawn)
             clock.append(time.monotonic())
 
-            scores, distance = _score(reward, rollout, drift)
-            checks = _check(config, held_out, rollout, step, wanted // accelerator.num_processes)
+            with shared_errors(accelerator):
+                scores, distance = score(reward, rollout, drift)
+                require_rewards(config, scores, step)
+            checks = watched.check(rollout, step, -(-wanted // accelerator.num_processes))
             rewards = shaped_rewards(scores, rollout, config, record["shift"], record["scale"])
-            _require_rewards(config, scores, step)
             clock.append(time.monotonic())
 
             with accelerator.autocast():
@@ -145,7 +153,7 @@ def optimize(
                         rollout, behaviour=rollout.gather(policy.logprobs(groups, budget, config.temperature))
                     )
                 base = rollout.gather(reference.logprobs(groups, budget, config.temperature))
-                late = _late(course, rollout, budget, config.temperature) if checks and course else None
+                late = _late(course, rollout, checks, budget, config.temperature) if checks and course else None
                 values = rollout.gather(_values(value, policy, rollout, budget)) if value is not None else None
             total = _totals(accelerator)
             targets = make_targets(rollout, rewards, base, values, controller.beta, config, total)
@@ -162,7 +170,7 @@ def optimize(
 
             part = StepRecord.of(rollout, scores, rewards, base, late, checks, distance)
             whole = merge(gather_object([part]) if accelerator.num_processes > 1 else [part])
-            verdict = monitor.observe(whole.observation(step))
+            verdict = monitor.observe(whole.observation(step, found.get("entropy")))
             wanted = verdict.wanted
             row = metrics_row(step, config, whole, found, verdict, controller.beta, learning_rate(config, step), clock)
             folder.append("metrics.jsonl", [row])
@@ -171,9 +179,7 @@ def optimize(
                 folder.append("samples.jsonl", sample_rows(step, whole))
             accelerator.log({k: v for k, v in row.items() if isinstance(v, int | float)}, step=step)
             watch.step(row)
-            if blind >= BLIND_STEPS:
-                raise TrainingError(f"step {step}: no completion could be scored in {blind} steps ({whole.first_reason()}); see to "
-                                    "the reward, then go on from the last checkpoint with --resume")  # fmt: skip
+            _require_sight(config, step, blind, verdict, whole)
             controller = replace(controller, beta=controller.update(row["kl"]))
             ended = verdict.status == "stop" and config.on_overopt != "warn"
             if step % (config.save_every or 1) == 0 and step < config.steps and not ended:
@@ -199,10 +205,11 @@ def _start(
         picked = random.Random(f"center {config.seed}").choices(range(len(prompts)), k=config.center)
         generator = torch.Generator(accelerator.device).manual_seed(_seed(config, 0, 0))
         drawn = generate(policy, [ids[i] for i in picked], 1, config.sampling, generator)
-        moved = centred(reward, Rollout.build([prompts[i] for i in picked], drawn).conversations())
+        with shared_errors(accelerator):
+            moved = centred(reward, Rollout.build([prompts[i] for i in picked], drawn).conversations())
         shift, scale = moved.shift, moved.scale
     state = Monitor(Settings(steps=config.steps, budget=config.held_out_budget)).state()
-    counts = {"step": 0, "blind": 0, "wanted": config.held_out_budget, "prompts": _digest(ids)}
+    counts = {"step": 0, "blind": 0, "wanted": config.held_out_budget, "prompts": digest(ids)}
     return {**counts, "beta": config.beta, "shift": shift, "scale": scale, "monitor": state}
 
 
@@ -269,85 +276,27 @@ def _accelerator(config: OptimizeConfig) -> Accelerator:
     return accelerator
 
 
-def _prompts(
-    config: OptimizeConfig, policy: Policy, say: Callable[[str], None]
-) -> tuple[list[Conversation], list[Ids]]:
-    """Prompts that fit, and their ids. What is left out is counted and said."""
-    prompts = load_prompts(config.prompts)
-    ids = policy.encode(prompts)
-    kept = [i for i, row in enumerate(ids) if len(row) <= config.max_length]
-    say(
-        f"{len(kept)} prompts"
-        + (f", {len(ids) - len(kept)} longer than {config.max_length} tokens left out" if len(kept) < len(ids) else "")
-    )
-    if len(kept) < config.prompts_per_step:
-        raise ConfigError(
-            f"{len(kept)} usable prompts are fewer than --prompts-per-step {config.prompts_per_step}; give more prompts"
-        )
-    return [prompts[i] for i in kept], [ids[i] for i in kept]
-
-
-def _digest(ids: Sequence[Ids]) -> str:
-    """What tells one list of prompts from another."""
-    return hashlib.sha256(json.dumps(ids).encode()).hexdigest()
-
-
 def _value_model(config: OptimizeConfig, policy: Policy, reward: Scorer) -> ValueModel:
     return (
         from_policy(policy)
         if config.value_from == "policy"
-        else from_reward(_reward_model(reward, "--value-from reward"), policy)
+        else from_reward(reward_model(reward, "--value-from reward"), policy)
     )
 
 
-def _drift(config: OptimizeConfig, reward: Scorer) -> tuple[Any, Novelty] | None:
-    """The reward model whose features drift is read in, and what its training answers look like there."""
-    if not config.drift_data:
-        return None
-    model = _reward_model(reward, "--drift-data")
-    rows = load(config.drift_data).comparisons
-    picked = random.Random("drift").sample(rows, min(len(rows), DRIFT_ROWS // 2))
-    return model, Novelty.fit(model.features([c for row in picked for c in row.conversations()[:2]]))
-
-
-def _reward_model(reward: Scorer, flag: str) -> Any:
-    """The one local reward model in a reward. Raises ConfigError when there is none, or several."""
-    found = [s for s in (reward, *getattr(reward, "scorers", {}).values()) if hasattr(s, "score_with_features")]
-    if len(found) != 1:
-        raise ConfigError(f"{flag} needs one local reward model in --reward, found {len(found)}")
-    return found[0]
-
-
-def _score(reward: Scorer, rollout: Rollout, drift: tuple[Any, Novelty] | None) -> tuple[list[Score], float]:
-    """Scores of all samples, and how far they lie from the reward model's training answers (NaN where not asked)."""
-    conversations = rollout.conversations()
-    scores = list(reward.score(conversations))
-    if len(scores) != len(conversations):
-        raise TrainingError(f"the reward returned {len(scores)} scores for {len(conversations)} completions")
-    return scores, drift[1].distance(drift[0].features(conversations[:64])) if drift else math.nan
-
-
-def _check(
-    config: OptimizeConfig, held_out: Scorer | None, rollout: Rollout, step: int, wanted: int
-) -> dict[int, float]:
-    """Held-out scores of `wanted` samples of the rollout, or of all, picked at random: sample -> score."""
-    if held_out is None or not config.held_out_budget:
-        return {}
-    count = min(wanted, len(rollout.samples))
-    picked = sorted(random.Random(f"held out {config.seed} {step}").sample(range(len(rollout.samples)), count))
-    conversations = rollout.conversations()
-    found = held_out.score([conversations[i] for i in picked])
-    return {i: float(score) for i, score in zip(picked, found, strict=True) if score.status == "ok"}
-
-
-def _require_rewards(config: OptimizeConfig, scores: Sequence[Score], step: int) -> None:
-    if config.reward_failures == "stop":
-        failed = [score for score in scores if score.status != "ok"]
-        if failed:
-            raise TrainingError(
-                f"step {step}: {len(failed)} of {len(scores)} completions have no reward ({failed[0].reason}); "
-                "see to the reward, then go on with --resume, or choose --reward-failures mask"
-            )
+def _require_sight(config: OptimizeConfig, step: int, blind: int, verdict: Verdict, record: StepRecord) -> None:
+    """Raise TrainingError after `BLIND_STEPS` steps without a reward, or without the held-out scores `--on-overopt` rests on."""
+    go_on = "then go on from the last checkpoint with --resume"
+    if blind >= BLIND_STEPS:
+        why = record.first_reason()
+        raise TrainingError(
+            f"step {step}: no completion could be scored in {blind} steps ({why}); see to the reward, {go_on}"
+        )
+    if config.on_overopt != "warn" and verdict.status != "stop" and verdict.silent >= BLIND_STEPS:
+        raise TrainingError(
+            f"step {step}: no held-out score came in {verdict.silent} steps, so --on-overopt {config.on_overopt} sees nothing; "
+            f"see to the held-out reward, {go_on}"
+        )
 
 
 @torch.no_grad()
@@ -360,10 +309,13 @@ def _values(value: ValueModel, policy: Policy, rollout: Rollout, budget: int) ->
     return found
 
 
-def _late(course: Course, rollout: Rollout, budget: int, temperature: float) -> torch.Tensor:
-    """Log-probabilities (n, T) of a rollout under the mean of the policy's late weights."""
+def _late(
+    course: Course, rollout: Rollout, checks: Mapping[int, float], budget: int, temperature: float
+) -> torch.Tensor:
+    """Log-probabilities (n, T) under the mean of the policy's late weights, of the samples in `checks`; 0 of the others."""
+    chosen = torch.tensor([i in checks for i in range(len(rollout.samples))])
     with course.taken() as policy:
-        return rollout.gather(policy.logprobs(rollout.groups(), budget, temperature))
+        return rollout.gather(policy.logprobs(rollout.groups(chosen), budget, temperature))
 
 
 def _totals(accelerator: Accelerator) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -371,21 +323,6 @@ def _totals(accelerator: Accelerator) -> Callable[[torch.Tensor], torch.Tensor]:
     if accelerator.num_processes == 1:
         return lambda sums: sums
     return lambda sums: accelerator.reduce(sums.float().to(accelerator.device), "sum").cpu()
-
-
-def _picked(config: OptimizeConfig, step: int, count: int) -> list[int]:
-    """The prompts of a step: every prompt once in random order, then again in another."""
-    first = (step - 1) * config.prompts_per_step
-    picked = []
-    for position in range(first, first + config.prompts_per_step):
-        epoch, place = divmod(position, count)
-        picked.append(_order(config.seed, epoch, count)[place])
-    return picked
-
-
-@lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, count: int) -> list[int]:
-    return random.Random(f"prompts {seed} {epoch}").sample(range(count), count)
 
 
 def _seed(config: OptimizeConfig, step: int, rank: int) -> int:

@@ -102,6 +102,12 @@ class Policy(nn.Module):
         inner = plain(self.net)
         return getattr(inner, inner.base_model_prefix)
 
+    @property
+    def context(self) -> int | None:
+        """The most tokens that prompt and answer may have together; None where the model names no limit."""
+        found = getattr(plain(self.net).config.get_text_config(), "max_position_embeddings", None)
+        return int(found) if found and found > 0 else None
+
     def encode(self, prompts: Sequence[Conversation]) -> list[Ids]:
         """Token ids of each prompt with the generation prompt behind it. Raises DataError when the template refuses one."""
         texts = [self.render(prompt, True) for prompt in prompts]

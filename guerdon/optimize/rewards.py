@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from guerdon.types import ConfigError, Conversation, Score, Scorer, ScoringError, Status
 
@@ -155,12 +155,13 @@ def centred(scorer: Scorer, conversations: Sequence[Conversation], *, scale: boo
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))
     if sd <= 1e-12 * max(1.0, abs(mean)):
         raise ConfigError(
-            f"all {len(values)} samples to centre the reward on have the reward {mean:g}, so it has no scale; centre without scaling"
+            f"all {len(values)} samples to centre the reward on have the reward {mean:g}, so it has no scale; leave --center out "
+            "(in Python, centred(..., scale=False))"
         )
     return Affine(scorer, mean, sd)
 
 
-def require_all(scores: Sequence[Score], conversations: Sequence[Conversation], what: str) -> None:
+def require_all(scores: Sequence[Score], conversations: Sequence[Any], what: str) -> None:
     """Raise ScoringError unless there is one score for each conversation."""
     if len(scores) != len(conversations):
         raise ScoringError(f"{what} returned {len(scores)} scores for {len(conversations)} conversations")

@@ -4,7 +4,7 @@ config.yaml     the resolved config            metrics.jsonl    one row per step
 samples.jsonl   what was answered, and worth   held_out.jsonl   what the monitor was given
 policy/         the policy, written at the end monitor.json     the monitor's last verdict
 checkpoints/    state to resume from           snapshots/       earlier weights, while the run goes on
-run.json        what came out, written last
+run.json        what came out: the run is complete
 """
 
 from __future__ import annotations
@@ -97,17 +97,18 @@ class RunFolder:
         return record
 
     def snapshot(self, policy: Policy, step: int, best: int | None) -> None:
-        """Keep the weights that train as of `step`, and of the earlier ones the nearest to `best` and all after it."""
+        """Keep the weights that train as of `step`, and of the earlier ones the nearest to `best`, the two before it, since the
+        best step may yet turn out to be an earlier one, and all after it.
+        """
         if not self.accelerator.is_main_process:
             return
         weights = {name: p.detach().cpu().contiguous() for name, p in policy.net.named_parameters() if p.requires_grad}
         with replacing(self._snapshot(step)) as temporary:
             save_file(weights, str(temporary))
         if best is not None:
-            needed = self.nearest(best)
-            for old in self._snapshots():
-                if old < needed:
-                    self._snapshot(old).unlink()
+            known = self._snapshots()
+            for old in known[: max(0, known.index(self.nearest(best)) - 2)]:
+                self._snapshot(old).unlink()
 
     def nearest(self, step: int) -> int:
         """The snapshot that is nearest to a step, the earlier of two."""

@@ -26,7 +26,8 @@ class StepRecord:
 
     kl, kl3   nats per sequence on each sample, k1 and k3 summed over its tokens
     course    log pi less that of the policy's mean of late, nats per sequence; NaN where it is not measured
-    held_out  held-out score, NaN where the sample was not checked
+    asked     whether held-out was asked for a score
+    held_out  its score, NaN where there is none
     drift     see `Novelty.distance`; NaN where it is not measured
     """
 
@@ -40,6 +41,7 @@ class StepRecord:
     course: list[float]
     tokens: list[int]
     finished: list[bool]
+    asked: list[bool]
     held_out: list[float]
     drift: float
 
@@ -55,12 +57,13 @@ class StepRecord:
         drift: float,
     ) -> StepRecord:
         """From a rollout and what was measured on it; `reference` and `late` (n, T) are its log-probabilities under the
-        reference and under the policy's mean of late.
+        reference and under the policy's mean of late, the latter of the samples in `checks` alone.
         """
         ratio = (rollout.behaviour - reference).double() * rollout.mask
         course = [math.nan] * len(scores)
         if late is not None:
-            course = ((rollout.behaviour - late).double() * rollout.mask).sum(1).tolist()
+            every = ((rollout.behaviour - late).double() * rollout.mask).sum(1).tolist()
+            course = [value if i in checks else math.nan for i, value in enumerate(every)]
         return cls(
             rollout.prompts,
             rollout.group.tolist(),
@@ -72,6 +75,7 @@ class StepRecord:
             course,
             rollout.lengths.tolist(),
             rollout.finished.tolist(),
+            [i in checks for i in range(len(scores))],
             [checks.get(i, math.nan) for i in range(len(scores))],
             drift,
         )
@@ -100,8 +104,8 @@ class StepRecord:
             "drift": None if math.isnan(self.drift) else self.drift,
         }
 
-    def observation(self, step: int) -> Observation:
-        """What the monitor is told."""
+    def observation(self, step: int, entropy: float | None = None) -> Observation:
+        """What the monitor is told. `entropy`, nats per token, is measured by the update, where there was one."""
         held, values = np.array(self.held_out), self.values
         known = np.isfinite(held) & np.isfinite(values)
         return Observation(
@@ -113,7 +117,8 @@ class StepRecord:
             prompts=np.array(self.group)[known],
             ratios=np.array(self.kl)[known],
             course=np.array(self.course)[known],
-            signals=self.signals(),
+            signals=self.signals() | {"entropy": entropy},
+            asked=int((np.array(self.asked) & np.isfinite(values)).sum()),
         )
 
     def held_out_rows(self, step: int) -> list[dict[str, Any]]:
@@ -141,7 +146,7 @@ def merge(parts: Sequence[StepRecord]) -> StepRecord:
     for part in parts:
         first = max(group, default=-1) + 1
         group += [first + number for number in part.group]
-    lists = ("prompts", "texts", "scores", "rewards", "kl", "kl3", "course", "tokens", "finished", "held_out")
+    lists = ("prompts", "texts", "scores", "rewards", "kl", "kl3", "course", "tokens", "finished", "asked", "held_out")
     joined = {name: [item for part in parts for item in getattr(part, name)] for name in lists}
     return StepRecord(**joined, group=group, drift=float(np.mean([part.drift for part in parts])))
 
@@ -168,6 +173,7 @@ def metrics_row(
         "within_std": _within(values, np.array(record.group)),
         "objective": _mean(np.array(record.rewards)) - (beta * kl if config.kl_in == "reward" else 0.0),
         "held_out": _mean(held),
+        "held_out_asked": int(np.sum(record.asked)),
         "held_out_n": int(np.isfinite(held).sum()),
         "held_out_std": float(np.nanstd(held)) if np.isfinite(held).any() else math.nan,
         "kl": kl,

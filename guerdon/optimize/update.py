@@ -125,6 +125,8 @@ def update(
         order = rng.sample(range(len(groups)), len(groups))
         for part in range(config.minibatches):
             members = [groups[i] for i in order[part :: config.minibatches]]
+            if not int(accelerator.reduce(torch.tensor([len(members)], device=accelerator.device), "sum")):
+                continue  # no gradient, but the optimizer would still move on its momentum
             statistics = _accumulate(accelerator, learner, policy, members, every[:1], targets, beta, step, config)
             norm = float(accelerator.clip_grad_norm_(learner.parameters(), config.max_grad_norm or math.inf))
             loss = statistics[0] + statistics[1] + statistics[2]
@@ -214,13 +216,13 @@ def _row_loss(
     log_ratio = logprob - behaviour
     if config.loss == "gspo":
         log_ratio = sequence_log_ratio(log_ratio, row.sample)
-    clip = Clip(config.clip, config.clip if config.clip_high is None else config.clip_high)
-    each, clipped = clipped_loss(log_ratio, pick(targets.advantages), clip)
-    policy_loss = (weight * each).sum() * (step > config.value_warmup or values is None)
+    each, clipped = clipped_loss(log_ratio, pick(targets.advantages), Clip(*config.clip_bounds))
+    moves = weight * (step > config.value_warmup or values is None)  # 0 while the value model trains alone
+    policy_loss = (moves * each).sum()
     loss, nothing = policy_loss, policy_loss.new_zeros(())
     kl, error, held = nothing, nothing, nothing
     if config.kl_in == "loss" and beta:
-        kl = beta * (weight * kl_loss(logprob, behaviour, reference, config.kl_estimator)).sum()
+        kl = beta * (moves * kl_loss(logprob, behaviour, reference, config.kl_estimator)).sum()
         loss = loss + kl
     if values is not None and targets.values is not None and targets.returns is not None:
         errors, bounded = value_loss(values, pick(targets.values), pick(targets.returns), config.value_clip)

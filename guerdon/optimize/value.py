@@ -26,6 +26,12 @@ class ValueModel(nn.Module):
         self.head = head.float()
         self.uses_flex = uses_flex
 
+    @torch.no_grad()
+    def rescale(self, weight: float, shift: float, scale: float) -> None:
+        """From the score of a reward model to what it adds to the reward that is optimised: (weight * V - shift) / scale."""
+        self.head.weight.mul_(weight / scale)
+        self.head.bias.copy_((self.head.bias * weight - shift) / scale)
+
     def forward(self, row: TokenRow) -> Tensor:
         """Values (t,) float32 of the states that predict the completion tokens of a row."""
         inner: Any = row.row

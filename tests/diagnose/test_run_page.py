@@ -147,6 +147,14 @@ def test_answers_are_the_middle_and_the_highest_with_all_that_was_measured(tmp_p
     assert "unchecked" not in text
 
 
+def test_a_held_out_reward_that_never_answered_is_not_taken_for_none(tmp_path):
+    nothing = {"held_out": None, "held_out_n": 0, "held_out_asked": 4, "best_step": None, "status": "warn"}
+    run = write_run(tmp_path / "run", [metrics(step, **nothing) for step in range(1, 31)], saved_step=30)
+    (found,) = [text for text, _ in findings_of(read_runs([run])[0]) if "held-out reward" in text.lower()]
+    assert found.startswith("A held-out reward was given, but none of the 120 scores asked of it came")
+    assert ("Held-out", "–", "no score came") in tiles_of(read_runs([run])[0])
+
+
 def test_two_runs_share_charts_and_the_better_in_held_out_is_named(tmp_path):
     careful = write_run(tmp_path / "careful", [metrics(step) for step in range(1, 41)], [sample(1, 0, "a", 1.0)], 40)
     hacked = [metrics(step, proxy=0.2 * step, held_out=0.5 - 0.01 * step, kl=4.0 * step) for step in range(1, 31)]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from policy_runs import Letters, assert_same_policy, config_of, letters, quiet, rows_of, untimed, weights
 from tiny_models import chat
-from tiny_policy import make_world
+from tiny_policy import make_world, tiny_policy
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -22,12 +25,18 @@ from guerdon.diagnose.monitor import Monitor, Observation, Verdict
 from guerdon.model.reward import RewardModel
 from guerdon.optimize import loop
 from guerdon.optimize.config import OptimizeConfig
-from guerdon.optimize.generate import Sample
+from guerdon.optimize.generate import Sample, Sampling
 from guerdon.optimize.loop import optimize
 from guerdon.optimize.policy import Policy
+from guerdon.optimize.prompts import picked_prompts
+from guerdon.optimize.rewards import WeightedSum
+from guerdon.optimize.rollout import Rollout
+from guerdon.optimize.run_folder import RunFolder
+from guerdon.optimize.scoring import shared_errors
+from guerdon.optimize.step_record import StepRecord
 from guerdon.optimize.value import from_reward
 from guerdon.optimize.watch import Watch
-from guerdon.types import Comparison, ConfigError, ScoringError, TrainingError
+from guerdon.types import Comparison, ConfigError, DataError, Score, ScoringError, TrainingError
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +122,7 @@ def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], base: Pa
 @pytest.mark.parametrize("algorithm", ["rloo", "grpo"])
 @pytest.mark.parametrize("masks", [never, fails], ids=["all scored", "some not"])
 def test_two_steps_are_those_written_out_by_hand(world, tmp_path, drawn, algorithm, masks):
-    config = config_of(world, algorithm=algorithm, output=str(tmp_path), steps=2, beta=0.2)
+    config = config_of(world, algorithm=algorithm, output=str(tmp_path), steps=2, beta=0.2, kl_in="reward")
     optimize(config, Letters(masks), say=quiet)
     assert sum(masks(0, s.text) for step in drawn for group in step for s in group) == sum(
         r["masked"] for r in rows_of(tmp_path)
@@ -189,6 +198,37 @@ def test_ppo_from_the_reward_model(world, tmp_path, make_backbone):
         optimize(replace(config, output=str(tmp_path / "other")), Letters(), say=quiet)
 
 
+def test_the_value_model_starts_in_the_units_of_what_is_optimised(world, tmp_path, make_backbone, monkeypatch):
+    """The model counts -2 in a sum that is centred: its head is multiplied and moved likewise before the first rollout."""
+    model = RewardModel.load(make_backbone(tmp_path / "rm"), device="cpu")
+    reward = WeightedSum({"model": (model, -2.0), "letters": (Letters(), 0.5)})
+    config = config_of(world, algorithm="ppo", value_from="reward", output=str(tmp_path / "run"), steps=1, center=16)
+    heads: list[Tensor] = []
+
+    def seen(value: Any, *args: Any) -> Any:
+        heads.append(torch.cat([value.head.weight[0], value.head.bias]).detach().clone())
+        return values(value, *args)
+
+    moved: list[Any] = []
+
+    def remembered(*args: Any, **options: Any) -> Any:
+        moved.append(centred(*args, **options))
+        return moved[-1]
+
+    values, centred = loop._values, loop.centred
+    monkeypatch.setattr(loop, "_values", seen)
+    monkeypatch.setattr(loop, "centred", remembered)
+    optimize(config, reward, say=quiet)
+    plain, shift, scale = (
+        from_reward(model, Policy.load(world / "base", device="cpu")).head,
+        moved[0].shift,
+        moved[0].scale,
+    )
+    assert scale != 1.0
+    expected = torch.cat([plain.weight[0] * -2.0 / scale, torch.tensor([-shift / scale])])
+    assert torch.allclose(heads[0], expected, atol=1e-6)
+
+
 def test_drift_is_measured_against_the_reward_models_training_answers(world, tmp_path, make_backbone):
     reward = RewardModel.load(make_backbone(tmp_path / "rm"), device="cpu")
     answers = [({"role": "assistant", "content": f"the quick brown fox {i}"},) for i in range(40)]
@@ -201,8 +241,11 @@ def test_drift_is_measured_against_the_reward_models_training_answers(world, tmp
         optimize(replace(config, drift_data=("x",), output=str(tmp_path / "other")), Letters(), say=quiet)
 
 
-def test_value_warmup_leaves_the_policy_alone(world, tmp_path):
-    config = config_of(world, algorithm="ppo", output=str(tmp_path), steps=2, value_warmup=2)
+@pytest.mark.parametrize("kl_in", ["reward", "loss"])
+def test_value_warmup_leaves_the_policy_alone(world, tmp_path, kl_in):
+    """Nor does KL in the loss: on the first pass its gradient is the noise of the estimator, on the second it is more."""
+    warm: dict[str, Any] = {"steps": 2, "value_warmup": 2, "kl_in": kl_in, "kl_estimator": "k1", "beta": 1.0}
+    config = config_of(world, algorithm="ppo", output=str(tmp_path), **warm)
     optimize(config, Letters(), say=quiet)
     start = AutoModelForCausalLM.from_pretrained(world / "base").state_dict()
     assert all(torch.equal(value, start[name]) for name, value in weights(tmp_path).items())
@@ -330,6 +373,20 @@ def test_a_blind_step_changes_no_weight(world, tmp_path):
     assert_same_policy(tmp_path / "blind", tmp_path / "one")
 
 
+def test_a_minibatch_without_a_reward_changes_no_weight(world, tmp_path):
+    """One prompt in four is scored: three minibatches of four are empty, and momentum alone must not move the policy."""
+
+    class First(Letters):
+        def score(self, conversations: Any) -> Any:
+            scores, broken = super().score(conversations), Letters(lambda call, text: True).score(conversations)
+            return scores[:3] + broken[3:]
+
+    config = config_of(world, algorithm="rloo", steps=2)
+    optimize(replace(config, output=str(tmp_path / "four"), minibatches=4), First(), say=quiet)
+    optimize(replace(config, output=str(tmp_path / "one"), minibatches=1), First(), say=quiet)
+    assert_same_policy(tmp_path / "four", tmp_path / "one")
+
+
 def test_a_reward_that_raises_ends_the_run_and_it_can_go_on(world, tmp_path):
     class Raises(Letters):
         def score(self, conversations: Any) -> Any:
@@ -431,6 +488,32 @@ def test_rolling_back_takes_the_nearest_snapshot(world, tmp_path, monkeypatch):
     assert_same_policy(tmp_path / "run", tmp_path / "short")
 
 
+def test_two_snapshots_before_the_best_are_kept(tmp_path):
+    policy: Any = SimpleNamespace(net=torch.nn.Linear(1, 1))
+    folder = RunFolder(tmp_path, cast(Any, SimpleNamespace(is_main_process=True)))
+    (tmp_path / "snapshots").mkdir()
+    for step in (0, 2, 4, 6, 8):
+        folder.snapshot(policy, step, None)
+    folder.snapshot(policy, 10, 7)  # of 6 and 8 the earlier is nearest
+    assert [folder.nearest(step) for step in (0, 2, 4, 6, 10)] == [2, 2, 4, 6, 10]
+
+
+def test_the_monitor_is_told_the_entropy(world, tmp_path, monkeypatch):
+    seen: list[Observation] = []
+
+    class Listens(Monitor):
+        def observe(self, observation: Observation) -> Verdict:
+            seen.append(observation)
+            return super().observe(observation)
+
+    monkeypatch.setattr(loop, "Monitor", Listens)
+    config = config_of(world, algorithm="rloo", output=str(tmp_path), steps=3)
+    optimize(config, Letters(lambda call, text: call == 2), say=quiet)
+    found = [row["entropy"] for row in rows_of(tmp_path)]
+    assert [one.signals["entropy"] for one in seen] == found
+    assert [value is None for value in found] == [False, True, False]  # a blind step has no update
+
+
 def test_a_held_out_reward_that_falls_while_the_proxy_rises_stops_the_run(world, tmp_path):
     """No script but the rewards: held-out is the proxy turned over. The monitor itself has to see it."""
 
@@ -452,7 +535,117 @@ def test_a_held_out_reward_that_falls_while_the_proxy_rises_stops_the_run(world,
     assert [row["status"] for row in rows].count("stop") == 1
 
 
+class Dead(Letters):
+    """A held-out reward that raises, from a call on."""
+
+    def __init__(self, first: int = 1) -> None:
+        super().__init__()
+        self.first = first
+
+    def score(self, conversations: Any) -> Any:
+        found = super().score(conversations)
+        if self.calls >= self.first:
+            raise ScoringError("the judge is gone")
+        return found
+
+
+def test_a_held_out_reward_that_raises_leaves_the_run_alone(world, tmp_path):
+    """What is only watched may fail. It is said once, and what the monitor does not see is no verdict of ok."""
+    config = config_of(world, algorithm="grpo", steps=5)
+    said: list[str] = []
+    optimize(replace(config, output=str(tmp_path / "watched")), Letters(), Dead(), say=said.append)
+    optimize(replace(config, output=str(tmp_path / "alone")), Letters(), say=quiet)
+    assert_same_policy(tmp_path / "watched", tmp_path / "alone")
+    assert [line for line in said if "the judge is gone" in line] == [
+        "step 1 has no held-out scores, which is said this once: the judge is gone"
+    ]
+    watched, alone = rows_of(tmp_path / "watched"), rows_of(tmp_path / "alone")
+    assert [(row["held_out_asked"], row["held_out_n"], row["held_out"]) for row in watched] == [(6, 0, None)] * 5
+    assert {row["status"] for row in watched} == {"warn"}
+    assert watched[-1]["reason"].startswith("No held-out score came in 5 steps")
+    assert {(row["held_out_asked"], row["status"]) for row in alone} == {(0, "ok")}
+    assert alone[-1]["reason"].startswith("Nothing is held out")
+
+
+def test_a_run_that_must_stop_in_time_does_not_go_on_blind(world, tmp_path):
+    config = config_of(world, algorithm="grpo", output=str(tmp_path), steps=6, held_out=("x",), on_overopt="stop")
+    with pytest.raises(
+        TrainingError, match=r"step 5: no held-out score came in 3 steps, so --on-overopt stop .*--resume"
+    ):
+        optimize(config, Letters(), Dead(first=3), say=quiet)
+    assert [row["held_out_n"] for row in rows_of(tmp_path)] == [6, 6, 0, 0, 0]
+    assert [row["status"] for row in rows_of(tmp_path)] == ["ok", "ok", "warn", "warn", "warn"]
+    optimize(replace(config, resume=True), Letters(), Letters(), say=quiet)
+    assert [row["held_out_n"] for row in rows_of(tmp_path)] == [6, 6, 0, 0, 6, 6]
+
+
+@pytest.mark.parametrize("budget", [6, 7])
+def test_held_out_sees_whole_prompts(world, tmp_path, budget):
+    """Four prompts of three answers: two whole prompts for six, and one answer of a third for seven."""
+    config = config_of(world, algorithm="rloo", output=str(tmp_path), steps=3, held_out_budget=budget)
+    optimize(config, Letters(), Letters(), say=quiet)
+    chosen = set()
+    for step in (1, 2, 3):
+        rows = [
+            row for row in rows_of(tmp_path, "samples.jsonl") if row["step"] == step and row["held_out"] is not None
+        ]
+        counts = Counter(row["group"] for row in rows)
+        assert sorted(counts.values()) == ([3, 3] if budget == 6 else [1, 3, 3])
+        chosen |= {tuple(sorted(counts))}
+    assert len(chosen) > 1  # at random
+
+
+def test_the_mean_of_late_reads_the_answers_that_held_out_has_seen(world):
+    policy = Policy.load(world / "base", device="cpu")
+    drawn = loop.generate(
+        policy, policy.encode(load_prompts([str(world / "prompts.jsonl")]))[:2], 2, Sampling(4), torch.Generator()
+    )
+    rollout, seen = Rollout.build([(), ()], drawn), []
+
+    class Taken:
+        @contextmanager
+        def taken(self) -> Any:
+            yield self
+
+        def logprobs(self, groups: Any, *_: Any) -> Any:
+            seen.extend(sample for group in groups for sample in group.samples)
+            return policy.logprobs(groups, 64)
+
+    late = loop._late(Taken(), rollout, {1: 0.5, 3: math.nan}, 64, 1.0)
+    assert seen == [1, 3]
+    record = StepRecord.of(
+        rollout, [Score(0.0)] * 4, torch.zeros(4), rollout.behaviour, late, {1: 0.5, 3: math.nan}, math.nan
+    )
+    assert [math.isnan(value) for value in record.course] == [True, False, True, False]
+    assert record.course[1] == pytest.approx(0, abs=1e-4)
+    assert (record.observation(1).asked, len(record.observation(1).held_out)) == (2, 1)
+
+
+def test_an_error_of_one_process_ends_the_others(monkeypatch):
+    """Two processes, of which the other one fails; and one that fails itself, after it has told the other."""
+    told: list[list[str]] = []
+
+    def gathered(said: list[str]) -> list[str]:
+        told.append(said)
+        return [*said, "the server is gone"]
+
+    monkeypatch.setattr("guerdon.optimize.scoring.gather_object", gathered)
+    two: Any = SimpleNamespace(num_processes=2)
+    with pytest.raises(TrainingError, match="another process ended the run: the server is gone"), shared_errors(two):
+        pass
+    with pytest.raises(ScoringError, match="no reward"), shared_errors(two):
+        raise ScoringError("no reward")
+    assert told == [[""], ["no reward"]]
+
+
 # what a user can get wrong
+
+
+def test_a_held_out_reward_that_is_the_reward_is_said(world, tmp_path):
+    said: list[str] = []
+    config = config_of(world, algorithm="rloo", output=str(tmp_path), steps=1, held_out=("unused",))
+    optimize(config, Letters(), Letters(), say=said.append)
+    assert any(line.startswith("warning: --held-out is the same as --reward") for line in said)
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(world, tmp_path):
@@ -488,9 +681,30 @@ def test_long_prompts_are_left_out_and_counted(world, tmp_path):
     assert f"{10 - left_out} prompts, {left_out} longer than {longest} tokens left out" in said
 
 
+@pytest.mark.parametrize("family", ["gpt2", "qwen3"])
+def test_prompts_that_leave_no_room_for_an_answer_are_left_out(world, tmp_path, make_tokenizer, family):
+    """Past its context GPT-2 has no position and Qwen3 was never trained."""
+    prompts = load_prompts([str(world / "prompts.jsonl")])
+    lengths = sorted(map(len, Policy.load(world / "base", device="cpu").encode(prompts)))
+    room = lengths[4]
+    base = tiny_policy(tmp_path / "base", make_tokenizer, family, max_position_embeddings=room + 12)
+    config = config_of(world, algorithm="rloo", policy=str(base), steps=1, prompts_per_step=1, max_new_tokens=12)
+    said: list[str] = []
+    optimize(replace(config, output=str(tmp_path / "run")), Letters(), say=said.append)
+    why = f"{room} tokens (the policy's context of {room + 12} less --max-new-tokens)"
+    fit = sum(length <= room for length in lengths)
+    assert f"{fit} prompts, {10 - fit} longer than {why} left out" in said
+    with pytest.raises(ConfigError, match="0 usable prompts"):
+        optimize(replace(config, output=str(tmp_path / "none"), max_new_tokens=room + 12), Letters(), say=quiet)
+    with pytest.raises(
+        DataError, match=f"a prompt of {room + 1} tokens and 12 of an answer are more than the policy's"
+    ):
+        loop.generate(Policy.load(base, device="cpu"), [(5,) * (room + 1)], 1, config.sampling, torch.Generator())
+
+
 def test_every_prompt_is_asked_once_before_any_is_asked_again(world):
     config = config_of(world, prompts_per_step=4)
-    picked = [i for step in range(1, 6) for i in loop._picked(config, step, 10)]
+    picked = [i for step in range(1, 6) for i in picked_prompts(config, step, 10)]
     assert sorted(picked[:10]) == sorted(picked[10:]) == list(range(10))
     assert picked[:10] != picked[10:]
 

@@ -238,7 +238,7 @@ optimize(from_yaml(sys.argv[1]), Letters(some_fail), Letters(scale=2.0), say=pri
 @pytest.mark.slow
 def test_two_processes_take_the_step_that_one_does(world, tmp_path, monkeypatch):
     """Gloo on CPU: prompts dealt out, weights and whitening over all, gradients averaged, records joined."""
-    config = config_of(world, algorithm="ppo", loss="grpo", steps=2, tokens_per_row=40)
+    config = config_of(world, algorithm="ppo", loss="grpo", steps=2, tokens_per_row=40, held_out_budget=1)
     (tmp_path / "two.yaml").write_text(to_yaml(replace(config, output=str(tmp_path / "two"))))
     (tmp_path / "run.py").write_text(TWO)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
@@ -253,12 +253,11 @@ def test_two_processes_take_the_step_that_one_does(world, tmp_path, monkeypatch)
     one, two = rows_of(tmp_path / "one"), rows_of(tmp_path / "two")
     assert one[0]["masked"] == two[0]["masked"] > 0
     assert one[0]["grad_norm"] == pytest.approx(two[0]["grad_norm"], rel=1e-4)
-    same = (
-        "proxy objective kl loss value_loss entropy grad_norm length within_std held_out_n explained_variance".split()
-    )
+    same = "proxy objective kl loss value_loss entropy grad_norm length within_std explained_variance".split()
     for a, b in zip(one, two, strict=True):
         for key in same:
             assert a[key] == pytest.approx(b[key], rel=2e-3, abs=2e-3), (a["step"], key)
+    assert [row["held_out_n"] for row in (*one, *two)] == [1, 1, 2, 2]  # no process is left without
     seen = [rows_of(tmp_path / name, "samples.jsonl") for name in ("one", "two")]
     assert sorted(r["completion"] for r in seen[0][:12]) == sorted(r["completion"] for r in seen[1][:12])
     first, second = weights(tmp_path / "one"), weights(tmp_path / "two")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,8 @@ def test_yaml_round_trip(tmp_path):
         ("algorithm: grpo\nsamples_per_prompt: 1", "--samples-per-prompt must be at least 2 for grpo"),
         ("minibatches: 17", "--minibatches must not be more than --prompts-per-step"),
         ("on_overopt: rollback", "--on-overopt rollback needs --held-out"),
+        ("on_overopt: stop\nheld_out: x\nheld_out_budget: 0", "--on-overopt stop needs a --held-out-budget above 0"),
+        ("beta: 0\nkl_target: 6", "--beta must be above 0 with it"),
         ("reward_rule: median", "ensemble rule 'median' is not known"),
         ("prompts: 5", "prompts must be a text or a list of texts"),
     ],
@@ -151,12 +154,44 @@ def test_a_refused_start_is_one_sentence_and_leaves_no_folder(world, tmp_path, c
     assert not (tmp_path / "run").exists()
 
 
+def test_a_held_out_server_is_not_waited_for_long(world):
+    from guerdon.commands.optimize import _rewards
+
+    url = "http://127.0.0.1:9"
+    config = OptimizeConfig(policy=f"{world}/base", reward=(url,), held_out=(url,), reward_failures="wait")
+    reward, held_out = _rewards(config)
+    assert held_out is not None
+    optimised, watched = reward.scorers["model"], held_out.scorers["model"]
+    assert (optimised.on_failure, optimised.patience) == ("wait", None)  # the default: half an hour
+    assert (watched.on_failure, watched.patience) == ("mask", 10.0)
+
+
+def test_what_came_of_a_held_out_reward_that_never_answered_is_said(tmp_path):
+    from guerdon.commands.optimize import summary
+
+    row = {"proxy": 1.0, "held_out": None, "masked": 0, "kl": 0.5}
+    for asked, expected in ((0, "1.000 -> 1.000, KL"), (6, "1.000 -> 1.000, no held-out score came, KL")):
+        (tmp_path / "metrics.jsonl").write_text(json.dumps(row | {"held_out_asked": asked}) + "\n")
+        assert expected in summary(tmp_path)
+
+
 def test_the_algorithm_is_no_flag(capsys):
     with pytest.raises(SystemExit):
         main(["optimize", "ppo", "--help"])
     out = capsys.readouterr().out
     assert "--algorithm" not in out
     assert "--kl-target" in out
+
+
+def test_defaults_that_depend_on_the_algorithm_and_the_loss_are_the_published_ones():
+    found = {name: resolve(OptimizeConfig(algorithm=name), 1, "cpu") for name in ("ppo", "rloo", "grpo")}
+    assert {name: (c.kl_in, c.loss, c.clip_bounds) for name, c in found.items()} == {
+        "ppo": ("reward", "ppo", (0.2, 0.2)), "rloo": ("reward", "ppo", (0.2, 0.2)), "grpo": ("loss", "grpo", (0.2, 0.2)),
+    }  # fmt: skip
+    gspo = OptimizeConfig(algorithm="grpo", loss="gspo")
+    assert resolve(gspo, 1, "cpu").clip_bounds == gspo.clip_bounds == (3e-4, 3e-4)
+    assert resolve(replace(gspo, clip=0.0, clip_high=4e-4), 1, "cpu").clip_bounds == (0.0, 4e-4)
+    assert resolve(replace(gspo, kl_in="reward"), 1, "cpu").kl_in == "reward"
 
 
 def test_learning_rate_rises_and_falls():
