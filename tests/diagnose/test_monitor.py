@@ -507,7 +507,7 @@ def test_scores_that_do_not_come_are_a_warning_and_no_scores_asked_for_are_not()
     said = [monitor.observe(Observation(s, s, s, held, asked=asked)) for s, (held, asked) in enumerate(lists)]
     assert [one.silent for one in said] == [0, 1, 2, 0, 0, 1, 1]
     assert [one.status for one in said] == ["ok", "warn", "warn", "ok", "ok", "warn", "warn"]
-    assert said[0].reason.startswith("Nothing is held out")
+    assert said[0].reason.startswith("There are no held-out scores")
     assert said[2].reason.startswith("No held-out score came in 2 steps")
     assert said[5].reason.startswith("No held-out score came in this step")
     blind = monitor.observe(Observation(9, 9, math.nan, [], asked=8))  # no reward: held-out is not to blame

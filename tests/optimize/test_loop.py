@@ -564,7 +564,7 @@ def test_a_held_out_reward_that_raises_leaves_the_run_alone(world, tmp_path):
     assert {row["status"] for row in watched} == {"warn"}
     assert watched[-1]["reason"].startswith("No held-out score came in 5 steps")
     assert {(row["held_out_asked"], row["status"]) for row in alone} == {(0, "ok")}
-    assert alone[-1]["reason"].startswith("Nothing is held out")
+    assert alone[-1]["reason"].startswith("There are no held-out scores")
 
 
 def test_a_run_that_must_stop_in_time_does_not_go_on_blind(world, tmp_path):
