@@ -12,6 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from guerdon.cli import main
+from guerdon.collect.access import Access
 from guerdon.collect.backup import backup
 from guerdon.collect.database import parse, public
 from guerdon.collect.schema import metadata
@@ -34,6 +35,39 @@ def test_a_database_of_a_newer_version_is_refused(url):
         store.write(lambda db: db.execute(sa.text("UPDATE alembic_version SET version_num = '9999'")))
     with pytest.raises(ConfigError, match=r"newer version of guerdon.*'9999'.*update guerdon"):
         Store.open(url)
+
+
+def _of_form_1(url, names):
+    with Store.open(url) as store:
+        for name in names:
+            Access(store).add(name, "rater", "correct horse battery")
+
+        def back(db):
+            db.execute(sa.text("DROP INDEX ix_person_folded"))
+            db.execute(sa.text("ALTER TABLE person DROP COLUMN folded"))
+            db.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
+
+        store.write(back)
+
+
+def test_accounts_of_before_are_found_in_any_capitals(url):
+    _of_form_1(url, ["Ärzte", "bob"])
+    with Store.open(url) as store:
+        assert [Access(store).find(name).name for name in ("ÄRZTE", "BOB")] == ["Ärzte", "bob"]
+        assert store.read(lambda db: compare_metadata(MigrationContext.configure(db), metadata)) == []
+
+
+def test_two_accounts_of_one_name_stop_the_migration_and_are_told(tmp_path):
+    url = str(tmp_path / "study.db")
+    _of_form_1(url, ["Ärzte", "other"])
+    with sqlite3.connect(url) as db:
+        db.execute("UPDATE person SET name = 'ÄRZTE' WHERE name = 'other'")
+    with pytest.raises(ConfigError, match=r"'Ärzte' and 'ÄRZTE'.*UPDATE person SET name = .* WHERE id = 2"):
+        Store.open(url)
+    with sqlite3.connect(url) as db:
+        db.execute("UPDATE person SET name = 'other' WHERE id = 2")
+    with Store.open(url) as store:
+        assert Access(store).find("Other").name == "other"
 
 
 def test_a_database_of_something_else_is_refused_and_left_alone(tmp_path):

@@ -6,7 +6,9 @@ import json
 import re
 import shutil
 import subprocess
+import unicodedata
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,10 +17,13 @@ import pytest
 pytest.importorskip("starlette", reason="guerdon collect is an extra")
 
 from guerdon.cli import main
+from guerdon.collect import sessions
+from guerdon.collect.access import Access
 from guerdon.collect.settings import Settings
 from guerdon.collect.show import ATTRIBUTES, TAGS, markup, plain
+from guerdon.collect.store import Store
 from guerdon.collect.web.app import PATHS
-from guerdon.types import Question
+from guerdon.types import ConfigError, Question
 from tests.collect.browser import chromium
 from tests.collect.payloads import PAYLOADS
 from tests.collect.web import PASSWORD, World, csrf, served, world
@@ -280,6 +285,55 @@ def test_passwords_cannot_be_guessed(place):
     reply = client.post("/login", data={"name": "rater one", "password": PASSWORD, "csrf": token})
     assert reply.status_code == 429
     assert int(reply.headers.get("retry-after", 1)) > 0
+
+
+def test_passwords_tried_all_at_once_are_counted(place):
+    def attempt(i):
+        try:
+            sessions.sign_in(place.access, "rater one", f"wrong {i}", "192.0.2.1")
+        except sessions.SignInRefused as refused:
+            return refused.wait > 0
+        return None
+
+    with ThreadPoolExecutor(40) as threads:
+        refused = list(threads.map(attempt, range(40)))
+    assert (refused.count(False), refused.count(True)) == (sessions.PAIR, 40 - sessions.PAIR)
+    assert sum(event.action == "sign-in refused" for event in place.access.events()) == sessions.PAIR
+
+
+def test_a_room_of_raters_signs_in_at_once(place):
+    names = [f"rater {i}" for i in range(40)]
+    for name in names:
+        place.access.add(name, "rater", PASSWORD)
+    with ThreadPoolExecutor(40) as threads:
+        tokens = list(threads.map(lambda name: sessions.sign_in(place.access, name, PASSWORD, "192.0.2.1"), names))
+    assert [sessions.session(place.access, token).person.name for token in tokens] == names
+
+
+@pytest.mark.parametrize(
+    ("name", "typed"),
+    [
+        ("Ärzte", "ärzte"),
+        ("Ärzte", "ÄRZTE"),
+        ("Élodie", "Élodie"),
+        ("Ёлка", "ёлка"),
+        ("José", unicodedata.normalize("NFD", "josé")),
+        ("Weiß", "WEISS"),
+    ],
+)
+def test_a_name_is_one_name_in_any_capitals_of_any_script(url, name, typed):
+    with Store.open(url) as store:
+        access = Access(store)
+        access.add(name, "rater", PASSWORD)
+        token = sessions.sign_in(access, typed, PASSWORD, "192.0.2.1")
+        assert sessions.session(access, token).person.name == access.find(typed).name == name
+        with pytest.raises(ConfigError, match="already an account"):
+            access.add(typed, "rater", PASSWORD)
+        for capitals in (str.upper, str.lower, str.upper, str.lower, str.title):
+            with pytest.raises(sessions.SignInRefused, match="wrong name"):
+                sessions.sign_in(access, capitals(typed), "wrong password", "192.0.2.1")
+        with pytest.raises(sessions.SignInRefused, match="too many"):
+            sessions.sign_in(access, name, PASSWORD, "192.0.2.1")
 
 
 def test_an_admin_gives_a_new_password_which_works_at_once(place):
