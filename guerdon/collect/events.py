@@ -118,7 +118,7 @@ def _count(db: sa.Connection, study: Study, judgement: Judgement, replaces: bool
         "judgements": 1,
         f"answer:{judgement.answer}": 1,
         f"arm:{judgement.arm}": 1,
-        f"rater:{judgement.rater}"[:60]: 1,
+        f"rater:{judgement.rater}": 1,
         f"hour:{hour}": 1,
         "replaced": int(replaces),
         "late": int(late),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 
 from guerdon.types import ConfigError
@@ -26,3 +27,11 @@ def folded(name: str) -> str:
     Made here and not by the database, whose lower() may know ASCII only.
     """
     return unicodedata.normalize("NFKC", spelled(name).casefold())
+
+
+def fitted(name: str, most: int) -> str:
+    """A name in at most so many characters; one that is cut ends in a digest, so that two of the same beginning stay two."""
+    if len(name) <= most:
+        return name
+    digest = hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=6).hexdigest()
+    return f"{name[: most - 13]}~{digest}"

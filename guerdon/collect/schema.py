@@ -206,7 +206,7 @@ counter = Table(
     "counter",  # totals, kept in the transaction of the event they count
     metadata,
     _study(primary_key=True),
-    Column("name", String(60), primary_key=True),
+    Column("name", String(130), primary_key=True),
     Column("value", Integer, nullable=False),
 )
 

@@ -14,6 +14,7 @@ from guerdon.collect.store import Store
 from guerdon.commands.collect_start import serving_of
 from guerdon.data.export import export
 from guerdon.types import ConfigError, Judgement, Question
+from tests.collect.work import question
 
 ROWS = [
     {"prompt": "p1", "completions": ["a", "b"], "models": ["m1", "m2"], "id": "one"},
@@ -44,6 +45,12 @@ def test_the_commands_make_a_study_and_count_what_they_leave_out(folder, capsys)
     with Store.open("study.db") as store:
         (question,) = store.questions("s")
     assert (question.id, question.models, question.source) == ("one", ("m1", "m2"), "q")
+
+
+def test_a_question_has_at_most_nine_candidates(light):
+    light.create_study("s", Settings(k=0))
+    added = light.add_questions("s", [question(k, k) for k in (2, 9, 10)])
+    assert (added.added, added.wrong_size) == (2, 1)
 
 
 def test_comparisons_become_questions_or_gold(folder):

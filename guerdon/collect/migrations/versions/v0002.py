@@ -1,4 +1,5 @@
-"""Accounts are found by their name without capitals, in every script; two of the same name stop the migration."""
+"""Accounts are found by their name without capitals, in every script, and two of the same name stop the migration; the counters
+of raters hold the whole name."""
 
 from __future__ import annotations
 
@@ -15,7 +16,18 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """person.folded, filled from the names."""
+    """person.folded, filled from the names; counters of raters, counted anew."""
+    _fold()
+    with op.batch_alter_table("counter") as counter:
+        counter.alter_column("name", existing_type=sa.String(length=60), type_=sa.String(length=130), nullable=False)
+    op.execute("DELETE FROM counter WHERE name LIKE 'rater:%'")
+    op.execute(
+        "INSERT INTO counter (study, name, value) "
+        "SELECT study, 'rater:' || rater, count(*) FROM judgement GROUP BY study, rater"
+    )
+
+
+def _fold() -> None:
     op.add_column("person", sa.Column("folded", sa.String(length=240), server_default="", nullable=False))
     person = sa.table("person", sa.column("id"), sa.column("name"), sa.column("folded"))
     seen: dict[str, str] = {}
