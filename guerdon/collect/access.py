@@ -209,7 +209,12 @@ class Access:
 
     def invite(self, role: Role, study: str, by: Person, hours: float = 72.0, uses: int = 1) -> str:
         """The token of a new link; only its digest is kept. Raises ConfigError for a right that `by` does not have."""
-        if by.role != "admin" and (valid_role(role) == "admin" or not study):
+        if by.role == "rater" or (by.role == "lead" and not self.sees(by, study)):
+            where = f"study '{study}'" if study else "the whole server"
+            raise ConfigError(
+                f"'{by.name}' cannot invite into {where}; an admin can, and a lead into a study of theirs"
+            )
+        if by.role == "lead" and valid_role(role) == "admin":
             raise ConfigError("a lead invites leads and raters, into a study")
         if not 0 < hours <= 24 * 60 or not 1 <= uses <= 500:
             raise ConfigError("an invitation holds for at most 60 days and 500 people")

@@ -36,6 +36,7 @@ def backup(url: str, target: Path, overwrite: bool = False) -> int:
     if target.exists() and not overwrite:
         raise ConfigError(f"{target} exists; remove it, choose another name, or overwrite it (--overwrite)")
     with replacing(target) as temporary:
+        os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))  # for its owner alone, like the database
         if source is not None:
             _copy_sqlite(source, temporary)
         else:

@@ -8,6 +8,7 @@ Several processes may use one database: SQLite takes the write lock at BEGIN, Po
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import sqlite3
 import threading
@@ -134,6 +135,8 @@ def open_database(url: str, make: bool = True) -> Database:
     engine = connect(url)
     if not make and engine.dialect.name == "sqlite" and not _is_filled(Path(engine.url.database or "")):
         raise ConfigError(f"{public(engine.url)}: {ABSENT}")
+    if make and engine.dialect.name == "sqlite":
+        private(Path(engine.url.database or ""))
     try:
         with writing(engine) as connection:
             migrate(connection, make)
@@ -147,6 +150,13 @@ def open_database(url: str, make: bool = True) -> Database:
         engine.dispose()
         raise ConfigError(f"{public(engine.url)}: {error}") from None
     return Database(engine)
+
+
+def private(file: Path) -> None:
+    """Make a file, if it is not there, that only its owner may read: it will hold password hashes and names of raters. SQLite
+    gives its log the same rights."""
+    with contextlib.suppress(OSError):  # whoever opens it next says what is wrong
+        os.close(os.open(file, os.O_CREAT, 0o600))
 
 
 def _is_filled(file: Path) -> bool:

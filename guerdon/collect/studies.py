@@ -81,6 +81,13 @@ def change_settings(db: sa.Connection, name: str, settings: Settings, author: st
     return version
 
 
+def attributes(db: sa.Connection, name: str) -> tuple[str, ...]:
+    """What answers were or are rated on: the attributes of every version of the settings."""
+    table = schema.settings
+    bodies = db.scalars(sa.select(table.c.body).where(table.c.study == find(db, name).id).order_by(table.c.version))
+    return tuple(dict.fromkeys(one for body in bodies for one in _settings_of(body).attributes))
+
+
 def add_guideline(db: sa.Connection, name: str, text: str, author: str) -> int:
     return _add_version(db, schema.guideline, find(db, name).id, text, author)
 

@@ -154,6 +154,8 @@ def test_names_of_models_are_hidden_and_logged_once(place):
         ({"assignment": 9999}, "not given to you"),
         ({"id": "x' OR 1=1"}, "UUID"),
         ({"rationale": "x" * 20_000}, "at most"),
+        ({"attributes": {"evil\ud800": [1, 2]}}, "attributes of this study: it has none"),
+        ({"id": "evil\ud800"}, "UUID"),
     ],
 )
 def test_an_answer_that_cannot_be_read_is_refused_with_the_reason(place, change, reason):
@@ -165,6 +167,36 @@ def test_an_answer_that_cannot_be_read_is_refused_with_the_reason(place, change,
     assert result["results"][0]["status"] == "refused"
     assert reason in result["results"][0]["reason"]
     assert place.store.counts("one").judgements == 0
+
+
+def test_what_was_an_attribute_when_it_was_asked_is_stored(place):
+    place.store.change_settings("one", Settings(attributes=("clear", "true")))
+    client = place.client("rater one")
+    one, two = answer(ask(client), attributes={"clear": [5, 1]}), answer(ask(client), attributes={"kind": [5, 1]})
+    place.store.change_settings("one", Settings(attributes=("true",)))
+    assert send(client, two).json()["results"][0]["reason"].endswith("of this study: clear, true")
+    assert send(client, one).json()["results"][0]["status"] == "stored"
+
+
+def test_numbers_that_no_database_holds_are_no_failure(place):
+    client, lead = place.client("rater one"), place.client("lead one")
+    for held in ("99999999999999999999", str(2**31), str(2**63), "1," * 1000):
+        assert client.get("/api/studies/one/next", params={"held": held}).status_code == 200
+    form = {"csrf": lead.headers["x-csrf-token"]}
+    for name in ("overlap", "give_up", "limit", "lock_seconds", "repeat_after", "attempts", "seed"):
+        for digits in ("9" * 10, "9" * 20, "9" * 40, "-" + "9" * 40):
+            reply = lead.post("/studies/one/settings", data=form | {name: digits})
+            assert reply.status_code == (303 if (name, len(digits)) == ("seed", 10) else 400), (name, digits)
+
+
+def test_only_an_import_may_be_large(place):
+    """The token is in the body, so what is read before it is looked at must be little."""
+    lead, many = place.client("lead one"), b"x" * 3_000_000
+    lead.headers.pop("x-csrf-token")
+    for method, path, rule, _ in PATHS:
+        if method == "POST" and rule != "admin":
+            reply = lead.post(path.format(study="one", token="x"), files={"file": ("q.jsonl", many)})
+            assert reply.status_code == (403 if path.endswith("/import") else 413), path
 
 
 def test_a_rater_cannot_answer_or_read_what_was_given_to_another(place):

@@ -211,6 +211,12 @@ def test_a_backup_that_cannot_be_made_leaves_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["broken.db"]
 
 
+def test_the_database_and_its_backups_are_for_their_owner_alone(light, tmp_path):
+    study(light, 1)
+    backup(f"sqlite:///{tmp_path}/light.db", tmp_path / "copy.db")
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+
+
 def test_a_backup_takes_no_file_s_place_unless_it_is_told_to_and_makes_no_folder(light, tmp_path):
     url, notes = f"sqlite:///{tmp_path}/light.db", tmp_path / "notes.txt"
     notes.write_text("of value")

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
 from dataclasses import replace
 
 import pytest
@@ -11,7 +17,7 @@ from guerdon.cli import main
 from guerdon.collect.access import Access
 from guerdon.collect.settings import Settings
 from guerdon.collect.store import Store
-from guerdon.commands.collect_start import serving_of
+from guerdon.commands.collect_start import bound, serving_of
 from guerdon.data.export import export
 from guerdon.types import ConfigError, Judgement, Question
 from tests.collect.work import question
@@ -150,6 +156,38 @@ def test_what_the_command_line_does_is_in_the_audit_log(folder):
     assert sorted(events) == [
         ("command line", action) for action in ("guidelines changed", "questions imported", "study begun")
     ]
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 99999])
+def test_a_port_that_is_none_is_refused(folder, port):
+    with pytest.raises(ConfigError, match="1 to 65535"):
+        bound("127.0.0.1", port)
+
+
+def test_a_port_that_is_taken_is_told_before_an_address_is_printed(folder, capsys):
+    with bound("127.0.0.1", 0) as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(SystemExit):
+            main(["collect", "start", "--port", str(port)])
+    out, err = capsys.readouterr()
+    assert (out, f"--port {port}: is taken" in err, (folder / "study.db").exists()) == ("", True, False)
+
+
+def test_port_0_prints_the_port_it_got(folder):
+    command = [sys.executable, "-m", "guerdon", "collect", "start", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        address = process.stdout.readline().split()[2]
+        for _ in range(100):
+            try:
+                with urllib.request.urlopen(f"{address}/login", timeout=5) as reply:
+                    assert reply.status == 200
+                break
+            except urllib.error.URLError:  # bound, and soon listening
+                time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+    assert not address.endswith((":0", ":8600"))
 
 
 @pytest.mark.parametrize("how", [{"insecure": True}, {"behind_proxy": "10.0.0.1"}])

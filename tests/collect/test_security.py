@@ -368,15 +368,35 @@ def test_an_admin_gives_a_new_password_which_works_at_once(place):
         ("add <eve>", "a name has"),
         ("password eve", "no account 'eve'"),
         ("invite ada --study three", "no study 'three'"),
+        ("invite rater^one --study one", "'rater one' cannot invite into study 'one'"),
+        ("invite lead^one --study two", "'lead one' cannot invite into study 'two'"),
+        ("invite lead^one", "cannot invite into the whole server"),
     ],
 )
 def test_the_command_line_prints_no_password_for_what_it_refuses(place, tmp_path, capsys, arguments, reason):
     people = place.access.people()
     with pytest.raises(SystemExit):
-        main(["collect", "user", *arguments.split(), "--generate", "--database", str(tmp_path / "study.db")])
+        words = [word.replace("^", " ") for word in arguments.split()]
+        main(["collect", "user", *words, "--generate", "--database", str(tmp_path / "study.db")])
     out, err = capsys.readouterr()
     assert (out, reason in err) == ("", True)
     assert place.access.people() == people
+
+
+@pytest.mark.parametrize("secret", ["", "s" * 32])
+def test_an_invitation_of_the_command_line_opens_where_the_secret_is_the_same(
+    place, tmp_path, capsys, monkeypatch, secret
+):
+    if secret:
+        monkeypatch.setenv("GUERDON_SECRET", secret)
+    else:
+        monkeypatch.delenv("GUERDON_SECRET", raising=False)
+    main(["collect", "user", "invite", "lead one", "--study", "one", "--database", str(tmp_path / "study.db")])
+    out, err = capsys.readouterr()
+    token = out.split("/invitation/")[1].split()[0]
+    assert ("GUERDON_SECRET is not set" in err) == (not secret)
+    assert Access(place.store, secret=secret).invitation(token).study == "one"
+    assert Access(place.store, secret="another").invitation(token) is None
 
 
 def test_bodies_that_are_wrong_in_form_are_refused(place):
