@@ -24,7 +24,7 @@ def collect_quality(
     """
     from guerdon.collect.quality import quality
     from guerdon.data.database import is_database
-    from guerdon.data.judgements import read_judgements
+    from guerdon.data.read import read_judgements
 
     require_writable(json)
     gold = _gold(study) if is_database(study) else {}

@@ -305,7 +305,8 @@ def test_every_format_is_on_the_page_and_is_what_the_command_on_it_writes(place,
             send(client, answer(ask(client), strength=2))
     lead = raters[1]
     page = lead.get("/studies/one/export").text
-    command = html.unescape(re.search(r"<code class=\"copy\">guerdon (.*?)</code>", page)[1])
+    commands = [html.unescape(text) for text in re.findall(r"<code class=\"copy\">guerdon (.*?)</code>", page)]
+    assert len(commands) == len({*JUDGED, *LABELLED})
     for format in (*JUDGED, *LABELLED):
         if format != "judgements":
             assert f"<option>{format}</option>" in page
@@ -313,7 +314,9 @@ def test_every_format_is_on_the_page_and_is_what_the_command_on_it_writes(place,
         found = lead.get("/studies/one/export/download", params=asked)
         assert found.status_code == 200, found.text
         file = tmp_path / f"{format}.jsonl"
-        said = command.replace("--format trl --output one.jsonl", f"--format {format} --output {file}")
+        ending = f"--format {format} --output one.{format}.jsonl"
+        (command,) = (command for command in commands if command.endswith(ending))
+        said = command.replace(f"one.{format}.jsonl", str(file))
         main([*shlex.split(said), "--drop", "strength", "annotator"])
         assert found.text == file.read_text(encoding="utf-8")
         assert found.text.count("\n") >= 4

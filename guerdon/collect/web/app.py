@@ -2,7 +2,7 @@
 
     application(store, Serving())  ->  an ASGI application
 
-The rules are enforced in gate.py; tests/collect/test_rules.py walks this table and tries every path as everybody.
+The rules are enforced in gate.py; tests/collect/test_app.py walks this table and tries every path as everybody.
 """
 
 from __future__ import annotations
