@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -209,6 +210,35 @@ def test_a_backup_that_cannot_be_made_leaves_nothing(tmp_path):
     with pytest.raises(ConfigError, match="no such database"):
         backup(str(tmp_path / "none.db"), tmp_path / "copy.db")
     assert [path.name for path in tmp_path.iterdir()] == ["broken.db"]
+
+
+def test_a_backup_that_has_no_place_blames_the_place(light, tmp_path):
+    study(light, 1)
+    with pytest.raises(ConfigError, match=r"/proc/copy\.db: cannot be written"):
+        backup(f"sqlite:///{tmp_path}/light.db", Path("/proc/copy.db"))
+
+
+def test_a_database_that_cannot_be_written_can_be_looked_at(tmp_path):
+    """As somebody without the right to write, which whoever runs the tests may have."""
+    with Store.open(str(tmp_path / "study.db")) as store:
+        study(store, 2, overlap=2)
+        answer_all(store, "a")
+    backup(str(tmp_path / "study.db"), tmp_path / "copy.db")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    code = (
+        "import os, sys; from guerdon.collect.access import Access; from guerdon.collect.store import Store\n"
+        "refuse = os.access; os.access = lambda path, mode: mode != os.W_OK and refuse(path, mode)\n"
+        "store = Store.open(sys.argv[1], make=False)\n"
+        "print(len(list(store.judgements('s'))), Access(store).people())\n"
+        "try: store.set_state('s', 'closed')\n"
+        "except Exception as error: print(error.orig)\n"
+    )
+    for name in ("study.db", "copy.db"):  # with and without a log of its own
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / name)], capture_output=True, text=True, timeout=60
+        )
+        assert done.stdout.splitlines() == ["2 []", "attempt to write a readonly database"], done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
 def test_the_database_and_its_backups_are_for_their_owner_alone(light, tmp_path):

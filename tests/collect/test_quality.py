@@ -2,6 +2,7 @@
 
 import json
 import math
+import sqlite3
 from dataclasses import replace
 
 import pytest
@@ -139,3 +140,19 @@ def test_commands(tmp_path, capsys) -> None:
             ]
         )
     assert "has a soft label, and HH has no place for one" in capsys.readouterr().err
+
+
+def test_what_is_not_known_is_not_printed_as_a_number(tmp_path, capsys) -> None:
+    write_judgements(tmp_path / "j.jsonl", [judged("a")])
+    main(["collect", "quality", str(tmp_path / "j.jsonl")])
+    said = capsys.readouterr().out
+    assert "nan" not in said
+    assert said.count("not known") >= 3  # speed, alpha, same again
+
+
+def test_a_database_named_as_a_file_is_told_how(tmp_path, capsys) -> None:
+    with sqlite3.connect(tmp_path / "study.db") as db:
+        db.execute("CREATE TABLE study (name TEXT)")
+    with pytest.raises(SystemExit):
+        main(["collect", "quality", str(tmp_path / "study.db")])
+    assert f"sqlite:///{tmp_path}/study.db?study=NAME" in capsys.readouterr().err
