@@ -91,7 +91,7 @@ def _assignment(db: sa.Connection, study: Study, question: int, judgement: Judge
     expected = row.replaces or row.judgement
     if judgement.replaces != expected:
         what = f"was answered by {expected}; send `replaces` to change it" if expected else "has no answer to replace"
-        raise DataError(f"judgement {judgement.id}: question {judgement.question.id!r} {what}")
+        raise DataError(f"judgement {judgement.id}: its question {what}")  # whose id may tell a rater that it is gold
     return row
 
 

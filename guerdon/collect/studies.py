@@ -37,6 +37,8 @@ _COUNT = sa.text(
 def create(db: sa.Connection, name: str, settings: Settings, author: str) -> Study:
     if not _NAME.fullmatch(name):
         raise ConfigError(f"{name!r} is no name for a study; write letters, digits, '-', '_' and '.', at most 80")
+    if name == "new":  # the page that makes a study has this address
+        raise ConfigError("a study cannot be called 'new'; choose another name")
     if db.execute(sa.select(schema.study.c.id).where(schema.study.c.name == name)).first():
         raise ConfigError(f"there is a study {name!r} already; choose another name, or go on with it")
     db.execute(schema.study.insert().values(name=name, state="open", created=time.time()))

@@ -262,6 +262,39 @@ def test_the_quality_page_says_what_the_judgements_are_worth(place):
     assert "rater one" not in models  # people are never mixed with models
 
 
+def test_a_page_that_was_looked_at_too_early_does_not_stay_empty(place):
+    lead, rater = place.client("lead one"), place.client("rater one")
+    assert "Nobody has judged anything yet" in lead.get("/studies/one/quality").text
+    send(rater, answer(ask(rater)))
+    for _ in range(100):
+        page = lead.get("/studies/one/quality").text
+        assert "Nobody has judged" not in page
+        if "being computed" not in page:
+            break
+        time.sleep(0.1)
+    assert "From 1 judgements that stand" in page
+
+
+def test_a_refusal_leads_back_and_names_no_file(place):
+    lead, rater = place.client("lead one"), place.client("rater one")
+    for path, status in (("/studies/one/nothing", 404), ("/accounts", 404), ("/studies/one/guidelines?version=7", 404)):
+        page = lead.get(path)
+        assert (page.status_code, "Sign out" in page.text, ">lead one</a>" in page.text) == (status, True, True)
+    question = ask(rater)
+    send(rater, answer(question))
+    reason = send(rater, answer(question)).json()["results"][0]["reason"]
+    assert "its question was answered by" in reason
+    assert "one-" not in reason  # ids of questions, which may be `gold.jsonl:1`
+
+
+def test_training_that_has_not_begun_is_said_to_be_so(place):
+    items = [question(f"t{i}", text="Which?") for i in range(2)]
+    place.store.add_questions("one", items, kind="training", gold={item.id: (0, 1) for item in items})
+    page = place.client("lead one").get("/studies/one/people").text
+    assert "0 right of 0" not in page
+    assert "not begun" in page
+
+
 def test_the_review_list_has_one_entry_for_a_rater_with_all_reasons_and_leads_to_the_judgements(place):
     """A rater who fails gold items and attention checks, and a lead who does not."""
     store = place.store
@@ -283,8 +316,8 @@ def test_the_review_list_has_one_entry_for_a_rater_with_all_reasons_and_leads_to
     found = lead.get(address).text
     assert found.count("strength 2") == 14
     shown = found.split("attention 1 &lt;b&gt;?")[1].partition("</ol>")[0]
-    ranks = re.findall(r"<b>rank (\d)</b>: (Answer \d)", shown)
-    assert ranks == [("1", "Answer 1"), ("2", "Answer 0")]  # in the order shown
+    ranks = re.findall(r"<b>(\w+)</b>: (Answer \d)", shown)
+    assert ranks == [("1st", "Answer 1"), ("2nd", "Answer 0")]  # in the order shown
     assert "1 entry on the" in lead.get("/studies/one/quality").text
     assert "Nobody of that name" in lead.get("/studies/one/judgements?rater=nobody").text
     assert place.client("rater one").get(address).status_code == 404

@@ -112,6 +112,12 @@ def test_settings_are_versioned(light):
     assert (study.version, study.settings.overlap) == (2, 5)
 
 
+def test_no_study_has_the_address_of_the_page_that_makes_one(folder, capsys):
+    with pytest.raises(SystemExit):
+        main(["collect", "create", "new"])
+    assert "cannot be called 'new'" in capsys.readouterr().err
+
+
 def test_two_questions_of_one_name_are_an_error(folder, capsys):
     rows = [{"prompt": p, "completions": ["a", "b"], "id": "x"} for p in "pq"]
     (folder / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

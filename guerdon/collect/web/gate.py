@@ -122,7 +122,7 @@ def route(site: Site, method: str, path: str, rule: Rule, handler: Handler) -> R
                 _require_token(visit)
             return await run_in_threadpool(_answer, handler, visit)
         except Stop as stop:
-            return refusal(site, request, stop)
+            return await run_in_threadpool(refusal, site, request, stop)
         finally:
             await request.close()
 
@@ -225,9 +225,11 @@ async def _with_body(visit: Visit, most: int) -> Visit:
 
 
 def refusal(site: Site, request: Request, stop: Stop) -> Response:
-    """A refusal in the form the asker can read: JSON for scripts, a page for people."""
+    """A refusal in the form the asker can read: JSON for scripts, a page with the way back for people."""
     if request.url.path.startswith("/api/"):
         return JSONResponse({"error": stop.message}, stop.status)
-    known = {"person": None, "csrf": "", "study": "", "path": request.url.path}
+    token = request.cookies.get(site.cookie, "") if stop.status < 500 else ""  # a server that fails looks nothing up
+    session = sessions.session(site.access, token)
+    known = {"person": session and session.person, "csrf": session.csrf if session else "", "study": "", "path": ""}
     html = site.pages.get_template("refusal.html").render(known, message=stop.message, status=stop.status)
     return HTMLResponse(html, stop.status)

@@ -54,7 +54,10 @@ def screen(visit: Visit) -> Response:
 def guidelines(visit: Visit) -> Response:
     """The guidelines as a page of their own, the latest version or the one asked for."""
     asked = visit.request.query_params.get("version", "")
-    version, text = visit.store.guideline(visit.study, int(asked) if asked.isdecimal() and len(asked) < 9 else None)
+    number = int(asked[:9]) if asked.isdecimal() else None
+    version, text = visit.store.guideline(visit.study, number)
+    if number is not None and not version:
+        raise Stop(404, "There is no such version of the guidelines.")
     study = visit.store.study(visit.study)
     return visit.page(
         "guidelines.html", title=study.settings.title or study.name, html=markup(text) if text else "", version=version
