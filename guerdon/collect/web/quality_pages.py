@@ -46,7 +46,7 @@ class Caches:
         with self._lock:
             kept, running = self._kept.get(name), self._running.get(name)
             is_outgrown = kept is None or judgements >= 2 * kept.judgements != judgements
-            old = is_outgrown or (kept.judgements != judgements and self.clock() - kept.at > FRESH)
+            old = kept is None or is_outgrown or (kept.judgements != judgements and self.clock() - kept.at > FRESH)
             if old and running is None:
                 running = threading.Thread(target=self._compute, args=(name, judgements, work), daemon=True)
                 self._running[name] = running
