@@ -112,8 +112,9 @@ def _coerce(path: str, name: str, kind: Any, value: Any) -> Any:
         raise ConfigError(f"{path}: {name} must be true or false, got {value!r}")
     try:
         coerced = wanted(value)
+        is_whole = wanted is not int or coerced == float(value)
     except (TypeError, ValueError, OverflowError):
         raise ConfigError(f"{path}: {name} must be a {wanted.__name__}, got {value!r}") from None
-    if wanted is int and coerced != float(value):
+    if not is_whole:
         raise ConfigError(f"{path}: {name} must be a whole number, got {value!r}")
     return coerced

@@ -11,7 +11,6 @@ import hmac
 import json
 import secrets
 import time
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,6 +20,7 @@ from argon2 import PasswordHasher
 from sqlalchemy.exc import IntegrityError
 
 from guerdon.collect import schema
+from guerdon.collect.names import folded, valid_name
 from guerdon.collect.store import Store
 from guerdon.types import ConfigError
 
@@ -94,15 +94,16 @@ class Access:
 
     def _insert(self, db: sa.Connection, name: str, row: dict[str, Any], by: str) -> int:
         _require_free(db, name)
-        done = db.execute(sa.insert(schema.user).values(name=name, active=True, created=self.clock(), **row))
+        fixed = {"name": name, "folded": folded(name), "active": True, "created": self.clock()}
+        done = db.execute(sa.insert(schema.user).values(**row, **fixed))
         self.log(db, by, "account added", detail={"name": name, "role": row["role"]})
         key = done.inserted_primary_key
         assert key is not None
         return int(key[0])
 
     def find(self, name: str) -> Person | None:
-        """The account of that name, whether or not it is active."""
-        row = self.read(lambda db: db.execute(sa.select(schema.user).where(schema.user.c.name == name)).first())
+        """The account of that name, in whatever capitals, and whether or not it is active."""
+        row = self.read(lambda db: _find(db, name))
         return person_of(row) if row else None
 
     def people(self, study: str = "") -> list[Person]:
@@ -140,7 +141,7 @@ class Access:
         self, name: str, by: str, action: str, detail: dict[str, Any], values: dict[str, Any], sign_out: bool
     ) -> None:
         def work(db: sa.Connection) -> None:
-            found = db.execute(sa.select(schema.user).where(schema.user.c.name == name)).first()
+            found = _find(db, name)
             if found is None:
                 raise ConfigError(f"there is no account '{name}'; see `guerdon collect user list`")
             loses = values.get("active") is False or values.get("role", "admin") != "admin"
@@ -151,7 +152,7 @@ class Access:
                 db.execute(sa.delete(schema.session).where(schema.session.c.person == found.id))
             forgotten = _forget_failures(db, name) if "password" in values else 0
             more = {"failed sign-ins forgotten": forgotten} if forgotten else {}
-            self.log(db, by, action, detail={"name": name} | detail | more)
+            self.log(db, by, action, detail={"name": found.name} | detail | more)
 
         self.write(work)
 
@@ -188,17 +189,19 @@ class Access:
         table = schema.membership
 
         def work(db: sa.Connection) -> None:
-            person = db.execute(sa.select(schema.user.c.id).where(schema.user.c.name == name)).scalar()
+            person = _find(db, name)
             number = db.execute(sa.select(schema.study.c.id).where(schema.study.c.name == study)).scalar()
             if person is None or number is None:
                 raise ConfigError(f"there is no account '{name}'" if person is None else f"there is no study '{study}'")
-            here = sa.and_(table.c.person == person, table.c.study == number)
+            here = sa.and_(table.c.person == person.id, table.c.study == number)
             is_in = db.execute(sa.select(table.c.study).where(here)).first() is not None
             if is_in == joining:
                 return
-            change = sa.insert(table).values(person=person, study=number) if joining else sa.delete(table).where(here)
+            change = (
+                sa.insert(table).values(person=person.id, study=number) if joining else sa.delete(table).where(here)
+            )
             db.execute(change)
-            self.log(db, by, "joined a study" if joining else LEFT, study=study, detail={"name": name})
+            self.log(db, by, "joined a study" if joining else LEFT, study=study, detail={"name": person.name})
 
         self.write(work)
 
@@ -206,7 +209,12 @@ class Access:
 
     def invite(self, role: Role, study: str, by: Person, hours: float = 72.0, uses: int = 1) -> str:
         """The token of a new link; only its digest is kept. Raises ConfigError for a right that `by` does not have."""
-        if by.role != "admin" and (valid_role(role) == "admin" or not study):
+        if by.role == "rater" or (by.role == "lead" and not self.sees(by, study)):
+            where = f"study '{study}'" if study else "the whole server"
+            raise ConfigError(
+                f"'{by.name}' cannot invite into {where}; an admin can, and a lead into a study of theirs"
+            )
+        if by.role == "lead" and valid_role(role) == "admin":
             raise ConfigError("a lead invites leads and raters, into a study")
         if not 0 < hours <= 24 * 60 or not 1 <= uses <= 500:
             raise ConfigError("an invitation holds for at most 60 days and 500 people")
@@ -286,16 +294,19 @@ class Access:
         return [Event(row.at, row.person, row.action, row.study_name or "", json.loads(row.detail)) for row in rows]
 
 
+def _find(db: sa.Connection, name: str) -> Any:
+    return db.execute(sa.select(schema.user).where(schema.user.c.folded == folded(name))).first()
+
+
 def _require_free(db: sa.Connection, name: str) -> None:
-    same = sa.select(schema.user.c.id).where(sa.func.lower(schema.user.c.name) == name.lower())
-    if db.execute(same).first():
+    if _find(db, name):
         raise ConfigError(f"there is already an account '{name}'; choose another name")
 
 
 def _forget_failures(db: sa.Connection, name: str) -> int:
     """Let the next password of an account be looked at, whatever was tried before; returns how many tries there were."""
     table = schema.login_attempt.c
-    failed = sa.func.lower(table.name) == name.lower(), sa.not_(table.ok)
+    failed = table.name == folded(name)[:80], sa.not_(table.ok)
     return db.execute(sa.delete(schema.login_attempt).where(*failed)).rowcount
 
 
@@ -308,19 +319,11 @@ def hashed(password: str, name: str) -> str:
     """The argon2id hash of a password. Raises ConfigError when it is too short, too long, or the name."""
     if not SHORTEST <= len(password) <= LONGEST:
         raise ConfigError(f"a password has {SHORTEST} to {LONGEST} characters; a few unrelated words make a good one")
-    if name.lower() in password.lower() and len(name) > 3 and len(password) < len(name) + 6:
+    if folded(name) in folded(password) and len(name) > 3 and len(password) < len(name) + 6:
         raise ConfigError("the password is the name, or nearly; a few unrelated words make a good one")
     if len(set(password)) < 4:
         raise ConfigError("the password repeats the same few characters; a few unrelated words make a good one")
     return HASHER.hash(password)
-
-
-def valid_name(name: str) -> str:
-    """A name in its one spelling. Raises ConfigError unless it is letters, digits, spaces and `. _ - @ + '`."""
-    name = " ".join(unicodedata.normalize("NFKC", name).split())
-    if not 1 <= len(name) <= 60 or not all(letter.isalnum() or letter in " ._-@+'" for letter in name):
-        raise ConfigError("a name has 1 to 60 letters, digits, spaces or any of . _ - @ + '")
-    return name
 
 
 def valid_role(role: str) -> Role:

@@ -12,6 +12,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from guerdon.collect.database import parse, public
+from guerdon.data.database import read_only
 from guerdon.files import replacing
 from guerdon.types import ConfigError
 
@@ -36,6 +37,7 @@ def backup(url: str, target: Path, overwrite: bool = False) -> int:
     if target.exists() and not overwrite:
         raise ConfigError(f"{target} exists; remove it, choose another name, or overwrite it (--overwrite)")
     with replacing(target) as temporary:
+        os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))  # for its owner alone, like the database
         if source is not None:
             _copy_sqlite(source, temporary)
         else:
@@ -46,7 +48,7 @@ def backup(url: str, target: Path, overwrite: bool = False) -> int:
 def _copy_sqlite(source: Path, target: Path) -> None:
     try:
         with (
-            contextlib.closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True)) as old,
+            contextlib.closing(sqlite3.connect(read_only(source), uri=True)) as old,
             contextlib.closing(sqlite3.connect(target)) as new,
         ):
             old.backup(new)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -34,14 +35,15 @@ class BothOrders:
 
     def render(self) -> str:
         """Two sentences for people."""
-        low, high = self.first_interval
         text = (
-            f"The answer shown first won {self.first:.1%} of decided pairs ({low:.1%} to {high:.1%}; no bias is 50 %)."
+            f"The answer shown first won {self.first:.1%} of decided pairs ({_between(self.first_interval)}; no bias is 50 %)."
+            if math.isfinite(self.first)
+            else "No pair was decided, so nothing is known of a position bias."
         )
         if self.pairs:
-            low, high = self.same_interval
             text += (
-                f" Asked both ways round, {self.same:.1%} of {self.pairs:,} pairs had the same verdict ({low:.1%} to {high:.1%}), "
+                f" Asked both ways round, {self.same:.1%} of {self.pairs:,} pairs had the same verdict "
+                f"({_between(self.same_interval)}), "
                 f"{self.flipped:.1%} the opposite winner."
             )
         return text
@@ -75,6 +77,11 @@ def both_orders(judgements: Iterable[Judgement]) -> BothOrders:
         same_interval=_interval(same),
         flipped=_mean([(question, float(a * b < 0)) for question, a, b in both]),
     )
+
+
+def _between(interval: tuple[float, float]) -> str:
+    low, high = interval
+    return f"{low:.1%} to {high:.1%}" if math.isfinite(low) else "interval not known"
 
 
 def _mean(values: list[tuple[int, float]]) -> float:

@@ -8,6 +8,7 @@ Several processes may use one database: SQLite takes the write lock at BEGIN, Po
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import sqlite3
 import threading
@@ -19,7 +20,8 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from guerdon.collect.migrate import ABSENT, migrate
+from guerdon.collect.migrate import ABSENT, form_of, migrate, newest
+from guerdon.data.database import read_only
 from guerdon.types import ConfigError
 
 T = TypeVar("T")
@@ -134,9 +136,14 @@ def open_database(url: str, make: bool = True) -> Database:
     engine = connect(url)
     if not make and engine.dialect.name == "sqlite" and not _is_filled(Path(engine.url.database or "")):
         raise ConfigError(f"{public(engine.url)}: {ABSENT}")
+    if make and engine.dialect.name == "sqlite":
+        private(Path(engine.url.database or ""))
     try:
-        with writing(engine) as connection:
-            migrate(connection, make)
+        with engine.connect() as connection:
+            is_due = form_of(connection) != newest()
+        if is_due:
+            with writing(engine) as connection:
+                migrate(connection, make)
     except sa.exc.DBAPIError as error:
         engine.dispose()
         reason = str(error.orig).strip().splitlines()[0]
@@ -147,6 +154,13 @@ def open_database(url: str, make: bool = True) -> Database:
         engine.dispose()
         raise ConfigError(f"{public(engine.url)}: {error}") from None
     return Database(engine)
+
+
+def private(file: Path) -> None:
+    """Make a file, if it is not there, that only its owner may read: it will hold password hashes and names of raters. SQLite
+    gives its log the same rights."""
+    with contextlib.suppress(OSError):  # whoever opens it next says what is wrong
+        os.close(os.open(file, os.O_CREAT, 0o600))
 
 
 def _is_filled(file: Path) -> bool:
@@ -160,8 +174,14 @@ def connect(url: str) -> sa.Engine:
         folder = Path(parsed.database or ".").parent
         if not folder.is_dir():
             raise ConfigError(f"{parsed.database}: the folder {folder} does not exist; make it first")
-        engine = sa.create_engine(parsed, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
-        sa.event.listen(engine, "connect", _prepare_sqlite)
+        options: dict[str, Any] = {"timeout": BUSY_SECONDS, "check_same_thread": False}
+        file = Path(parsed.database or "")
+        if file.exists() and not os.access(file, os.W_OK):
+            engine = sa.create_engine(parsed, creator=lambda: sqlite3.connect(read_only(file), uri=True, **options))
+            sa.event.listen(engine, "connect", _prepare_reading)
+        else:
+            engine = sa.create_engine(parsed, connect_args=options)
+            sa.event.listen(engine, "connect", _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
         return engine
     engine = sa.create_engine(parsed, pool_pre_ping=True, pool_size=16, max_overflow=32)
@@ -205,6 +225,10 @@ def _prepare_sqlite(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> N
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _prepare_reading(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

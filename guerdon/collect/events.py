@@ -91,7 +91,7 @@ def _assignment(db: sa.Connection, study: Study, question: int, judgement: Judge
     expected = row.replaces or row.judgement
     if judgement.replaces != expected:
         what = f"was answered by {expected}; send `replaces` to change it" if expected else "has no answer to replace"
-        raise DataError(f"judgement {judgement.id}: question {judgement.question.id!r} {what}")
+        raise DataError(f"judgement {judgement.id}: its question {what}")  # whose id may tell a rater that it is gold
     return row
 
 
@@ -118,7 +118,7 @@ def _count(db: sa.Connection, study: Study, judgement: Judgement, replaces: bool
         "judgements": 1,
         f"answer:{judgement.answer}": 1,
         f"arm:{judgement.arm}": 1,
-        f"rater:{judgement.rater}"[:60]: 1,
+        f"rater:{judgement.rater}": 1,
         f"hour:{hour}": 1,
         "replaced": int(replaces),
         "late": int(late),

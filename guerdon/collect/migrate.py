@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
@@ -16,14 +18,30 @@ ABSENT = (
 )
 
 
+def form_of(connection: sa.Connection) -> str | None:
+    """The revision that a database is at; None for one that we have not filled."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+@cache
+def newest() -> str | None:
+    """The revision that this version needs."""
+    return ScriptDirectory.from_config(_config()).get_current_head()
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", FOLDER)
+    return config
+
+
 def migrate(connection: sa.Connection, make: bool = True) -> None:
     """Run the migrations that are missing. Raises ConfigError for a database of a newer version, or of something else, and
     for an empty one unless `make`."""
-    config = Config()
-    config.set_main_option("script_location", FOLDER)
+    config = _config()
     config.attributes["connection"] = connection
     script = ScriptDirectory.from_config(config)
-    current = MigrationContext.configure(connection).get_current_revision()
+    current = form_of(connection)
     if current == script.get_current_head():
         return
     if current is None and (tables := sa.inspect(connection).get_table_names()):

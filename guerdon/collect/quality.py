@@ -226,14 +226,20 @@ def _same(ranks: Sequence[float], gold: Sequence[float]) -> bool:
 
 
 def _repeats(votes: Votes) -> tuple[Share, dict[str, Share], float]:
-    """Share of swapped repeats with the same outcome, in all and by rater, and the side bias that they show."""
+    """Share of swapped repeats with the same outcome, in all and by rater, and the side bias that they show.
+
+    A repeated question is one value, the mean over its pairs: what one look says of several pairs is not independent.
+    """
     twice = (np.diff(votes.pair) == 0) & (np.diff(votes.rater) == 0) & (votes.side[1:] * votes.side[:-1] < 0)
     a, b, who = votes.outcome[:-1][twice], votes.outcome[1:][twice], votes.rater[1:][twice]
     if not len(a):
         return _share([]), {}, math.nan
     shown_first = a * np.sign(votes.side[:-1][twice]) + b * np.sign(votes.side[1:][twice])
-    by_rater = {votes.raters[r]: _share((a == b)[who == r].tolist()) for r in np.unique(who)}
-    return _share((a == b).tolist()), by_rater, float(shown_first.mean()) / 4
+    looked = np.stack([who, votes.question[votes.pair[1:][twice]]])
+    (raters, _), of, pairs = np.unique(looked, axis=1, return_inverse=True, return_counts=True)
+    same, lean = (np.bincount(of.ravel(), values) / pairs for values in (a == b, shown_first))
+    by_rater = {votes.raters[r]: _share(same[raters == r].tolist()) for r in np.unique(raters)}
+    return _share(same.tolist()), by_rater, float(lean.mean()) / 4
 
 
 def _alpha(votes: Votes) -> Interval:
@@ -299,7 +305,7 @@ def _review(table: Sequence[RaterQuality], suspects: Sequence[Couple], typical: 
     return found
 
 
-def _share(values: Sequence[bool]) -> Share:
+def _share(values: Sequence[float]) -> Share:
     if not len(values):
         return Share(math.nan, math.nan, math.nan, 0)
     value = sum(values) / len(values)

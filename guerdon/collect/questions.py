@@ -20,6 +20,7 @@ from guerdon.collect.records import Added, QuestionKind, Study
 from guerdon.types import ConfigError, Question
 
 CHUNK = 500  # rows per transaction or per read
+FEWEST, MOST = 2, 9  # candidates of a question: as many as the screen has keys for
 
 
 def dump(value: Any) -> str:
@@ -94,12 +95,11 @@ def _add_chunk(
     kind: QuestionKind,
 ) -> Added:
     table, k = schema.question, study.settings.k
-    fitting = {
-        digest_of(question): (question, ranks)
-        for question, ranks in reversed(ready)
-        if k in (0, len(question.completions))
-    }
-    wrong = sum(k not in (0, len(question.completions)) for question, _ in ready)
+    sized = [
+        pair for pair in ready if FEWEST <= len(pair[0].completions) <= MOST and k in (0, len(pair[0].completions))
+    ]
+    fitting = {digest_of(question): (question, ranks) for question, ranks in reversed(sized)}
+    wrong = len(ready) - len(sized)
     in_study = table.c.study == study.id
     here = set(db.scalars(sa.select(table.c.digest).where(in_study, table.c.digest.in_(fitting))))
     fresh = {digest: pair for digest, pair in reversed(fitting.items()) if digest not in here}

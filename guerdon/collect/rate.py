@@ -17,6 +17,7 @@ from typing import Any
 from guerdon.collect import ai_rater
 from guerdon.collect.both_orders import BothOrders, both_orders
 from guerdon.collect.chat_api import ChatApi, ChatError, Prices, in_parallel, money
+from guerdon.collect.names import fitted
 from guerdon.collect.spending import Spending
 from guerdon.collect.store import Store
 from guerdon.types import DataError, Judgement, Question
@@ -94,7 +95,7 @@ class Estimate:
 
 def rater_name(model: str, guide: ai_rater.Guide) -> str:
     """The name under which a model's judgements are stored; another rubric or constitution makes another rater."""
-    return f"{PREFIX}{guide.name}/{model}"[:120]
+    return fitted(f"{PREFIX}{guide.name}/{model}", 120)
 
 
 def jobs(store: Store, study: str, rater: str, limit: int | None = None) -> Iterator[Job]:

@@ -100,7 +100,7 @@ class Added:
 
     added: int = 0
     duplicates: int = 0
-    wrong_size: int = 0  # not the number of candidates that the settings say
+    wrong_size: int = 0  # not the number of candidates that the settings say, or not 2 to 9
 
 
 @dataclass(frozen=True, slots=True)

@@ -206,7 +206,7 @@ counter = Table(
     "counter",  # totals, kept in the transaction of the event they count
     metadata,
     _study(primary_key=True),
-    Column("name", String(60), primary_key=True),
+    Column("name", String(130), primary_key=True),
     Column("value", Integer, nullable=False),
 )
 
@@ -234,6 +234,8 @@ user = Table(
     Column("password", Text, nullable=False),  # argon2 hash
     Column("active", Boolean, nullable=False, server_default=sa.true()),
     Column("created", Float, nullable=False),
+    Column("folded", String(240), nullable=False, server_default=""),  # names.folded: whom a typed name means
+    Index("ix_person_folded", "folded", unique=True),
 )
 
 membership = Table(
@@ -270,7 +272,7 @@ login_attempt = Table(
     "login_attempt",
     metadata,
     _key(),
-    Column("name", String(80), nullable=False),
+    Column("name", String(80), nullable=False),  # names.folded
     Column("address", String(64), nullable=False),
     Column("at", Float, nullable=False),
     Column("ok", Boolean, nullable=False),

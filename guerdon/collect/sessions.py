@@ -17,13 +17,16 @@ from argon2.exceptions import InvalidHashError, VerificationError
 
 from guerdon.collect import schema
 from guerdon.collect.access import HASHER, LONGEST, Access, Person, person_of
+from guerdon.collect.names import folded, spelled
 
 LIFE, IDLE = 14 * 24 * 3600.0, 24 * 3600.0  # seconds a session lasts, at most and without use
 SEEN_EVERY = 300.0  # seconds between two notes that a session is in use
 WINDOW = 900.0  # seconds for which a failure counts
 # Failures within the window after which no password is looked at. The pair is the tight one: an account's owner, at another
 # address, is not shut out by somebody who guesses.
-PAIR, ACCOUNT, ADDRESS = 5, 50, 30
+# A try counts as failed until its password was found right, and raters in one room may all sign in at once: more of them
+# than the server has threads, 40, fit into an address.
+PAIR, ACCOUNT, ADDRESS = 5, 50, 60
 AT_ONCE = threading.BoundedSemaphore(2)  # each check of a password takes 64 MiB
 
 
@@ -49,15 +52,17 @@ def sign_in(access: Access, name: str, password: str, address: str, old: str = "
 
     Raises SignInRefused. An unknown name takes as long as a wrong password.
     """
-    name = " ".join(name.split())[:80]
-    if wait := _wait(access, name, address):
+    key = folded(name)
+    wait, attempt = access.write(lambda db: _attempt(db, key[:80], address[:64], access.clock()))
+    if wait:
         raise SignInRefused(wait)
-    query = sa.select(schema.user).where(sa.func.lower(schema.user.c.name) == name.lower())
+    query = sa.select(schema.user).where(schema.user.c.folded == key)
     row = access.read(lambda db: db.execute(query).first())
     right = _right(row.password if row else _decoy(), password[: LONGEST + 1]) and row is not None and bool(row.active)
-    _attempt(access, name, address, right)
     if not right or row is None:
+        access.note(spelled(name), "sign-in refused", address=address)
         raise SignInRefused
+    access.write(lambda db: _succeeded(db, attempt))
     if HASHER.check_needs_rehash(row.password):
         fresh = sa.update(schema.user).where(schema.user.c.id == row.id).values(password=HASHER.hash(password))
         access.write(lambda db: db.execute(fresh).rowcount)
@@ -117,36 +122,36 @@ def same(one: str, other: str) -> bool:
     return bool(one) and hmac.compare_digest(one.encode(), other.encode())
 
 
-def _wait(access: Access, name: str, address: str) -> float:
-    """Seconds until a password is looked at again, over the three counts."""
-    table, now = schema.login_attempt, access.clock()
-    recent = sa.and_(table.c.at > now - WINDOW, sa.not_(table.c.ok))
-    by_name, by_address = sa.func.lower(table.c.name) == name.lower(), table.c.address == address
+def _attempt(db: sa.Connection, name: str, address: str, now: float) -> tuple[float, int]:
+    """(0, number of this try), counted as a failure from now on; or (seconds to wait, 0) when there were too many.
 
-    def work(db: sa.Connection) -> float:
-        longest = 0.0
-        for where, most in ((by_name & by_address, PAIR), (by_name, ACCOUNT), (by_address, ADDRESS)):
-            query = sa.select(table.c.at).where(recent, where).order_by(table.c.at.desc()).limit(most)
-            found = db.execute(query).scalars().all()
-            if len(found) == most:
-                longest = max(longest, found[-1] + WINDOW - now)
-        return longest
+    Counted and recorded in one transaction, before the password is looked at: else tries sent at once all pass.
+    """
+    table = schema.login_attempt
+    recent, by_name, by_address = table.c.at > now - WINDOW, table.c.name == name, table.c.address == address
+    longest = 0.0
+    for where, most in ((by_name & by_address, PAIR), (by_name, ACCOUNT), (by_address, ADDRESS)):
+        query = sa.select(table.c.at).where(recent, sa.not_(table.c.ok), where).order_by(table.c.at.desc()).limit(most)
+        found = db.execute(query).scalars().all()
+        if len(found) == most:
+            longest = max(longest, found[-1] + WINDOW - now)
+    if longest:
+        return longest, 0
+    db.execute(sa.delete(table).where(table.c.at < now - 4 * WINDOW))
+    made = db.execute(sa.insert(table).values(name=name, address=address, at=now, ok=False)).inserted_primary_key
+    assert made is not None
+    return 0.0, int(made[0])
 
-    return access.read(work)
 
-
-def _attempt(access: Access, name: str, address: str, ok: bool) -> None:
-    table, now = schema.login_attempt, access.clock()
-
-    def work(db: sa.Connection) -> None:
-        db.execute(sa.delete(table).where(table.c.at < now - 4 * WINDOW))
-        db.execute(sa.insert(table).values(name=name, address=address[:64], at=now, ok=ok))
-        if ok:  # what came before was its owner's typing
-            db.execute(sa.delete(table).where(table.c.name == name, table.c.address == address, sa.not_(table.c.ok)))
-        else:
-            access.log(db, name, "sign-in refused", detail={"address": address})
-
-    access.write(work)
+def _succeeded(db: sa.Connection, attempt: int) -> None:
+    """What came before at this address was its owner's typing."""
+    table = schema.login_attempt
+    this = db.execute(sa.select(table).where(table.c.id == attempt)).first()
+    if this is None:  # forgotten meanwhile: a new password, or another success
+        return
+    db.execute(sa.update(table).where(table.c.id == attempt).values(ok=True))
+    same = table.c.name == this.name, table.c.address == this.address, sa.not_(table.c.ok)
+    db.execute(sa.delete(table).where(*same))
 
 
 def _right(kept: str, password: str) -> bool:

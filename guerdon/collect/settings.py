@@ -12,6 +12,7 @@ from guerdon.types import ConfigError
 
 Reason = Literal["no", "optional", "required"]
 MIN_RANDOM = 0.2  # share of the ordinary questions that chance always chooses
+MOST = 1_000_000_000  # of anything that is counted: databases take no larger whole numbers than 2^31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,9 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("overlap", "give_up", "limit", "lock_seconds", "repeat_after", "attempts"):
+            _require(getattr(self, name) <= MOST, f"{name} is {getattr(self, name)}; write at most {MOST:,}")
+        _require(abs(self.seed) < 2**63, f"seed is {self.seed}; write a number of at most 18 digits")
         _require(self.k == 0 or 2 <= self.k <= 9, f"k is {self.k}; write 0 (any) or 2 to 9")
         _require(self.overlap >= 1, f"overlap is {self.overlap}; at least 1 rater judges each question")
         _require(self.give_up >= 1, f"give_up is {self.give_up}; write 1 or more")

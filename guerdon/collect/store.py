@@ -89,6 +89,10 @@ class Store:
         """Store a new version of the settings and return its number; earlier versions stay readable."""
         return self.write(lambda db: studies.change_settings(db, name, settings, author))
 
+    def attributes(self, name: str) -> tuple[str, ...]:
+        """What answers of a study were or are rated on, under all versions of its settings."""
+        return self.read(lambda db: studies.attributes(db, name))
+
     def add_guideline(self, name: str, text: str, author: str = "") -> int:
         """Store a new version of the guidelines (Markdown) and return its number, from 1."""
         return self.write(lambda db: studies.add_guideline(db, name, text, author))

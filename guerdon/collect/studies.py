@@ -37,6 +37,8 @@ _COUNT = sa.text(
 def create(db: sa.Connection, name: str, settings: Settings, author: str) -> Study:
     if not _NAME.fullmatch(name):
         raise ConfigError(f"{name!r} is no name for a study; write letters, digits, '-', '_' and '.', at most 80")
+    if name == "new":  # the page that makes a study has this address
+        raise ConfigError("a study cannot be called 'new'; choose another name")
     if db.execute(sa.select(schema.study.c.id).where(schema.study.c.name == name)).first():
         raise ConfigError(f"there is a study {name!r} already; choose another name, or go on with it")
     db.execute(schema.study.insert().values(name=name, state="open", created=time.time()))
@@ -79,6 +81,13 @@ def change_settings(db: sa.Connection, name: str, settings: Settings, author: st
     version = _add_version(db, schema.settings, study.id, settings.to_json(), author)
     reopen(db, study.id, settings)
     return version
+
+
+def attributes(db: sa.Connection, name: str) -> tuple[str, ...]:
+    """What answers were or are rated on: the attributes of every version of the settings."""
+    table = schema.settings
+    bodies = db.scalars(sa.select(table.c.body).where(table.c.study == find(db, name).id).order_by(table.c.version))
+    return tuple(dict.fromkeys(one for body in bodies for one in _settings_of(body).attributes))
 
 
 def add_guideline(db: sa.Connection, name: str, text: str, author: str) -> int:

@@ -35,7 +35,7 @@ def collect_export(
     """
     from guerdon.data.database import is_database
     from guerdon.data.export import export
-    from guerdon.data.judgements import read_judgements
+    from guerdon.data.read import read_judgements
 
     require_writable(output)
     if is_database(study) and format == "judgements" and "all=" not in study:

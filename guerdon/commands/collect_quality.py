@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
@@ -24,7 +25,7 @@ def collect_quality(
     """
     from guerdon.collect.quality import quality
     from guerdon.data.database import is_database
-    from guerdon.data.judgements import read_judgements
+    from guerdon.data.read import read_judgements
 
     require_writable(json)
     gold = _gold(study) if is_database(study) else {}
@@ -61,7 +62,12 @@ def _render(q: Quality) -> object:
         side = f"{row.side.value:+.2f}" if row.side else "?"
         shares = (row.left, row.longer, row.fast, row.gold, row.consistent)
         raters.add_row(
-            escape(row.rater), f"{row.judgements:,}", f"{row.seconds:.0f}", skill, side, *map(_percent, shares)
+            escape(row.rater),
+            f"{row.judgements:,}",
+            f"{row.seconds:.0f}" if isfinite(row.seconds) else "?",
+            skill,
+            side,
+            *map(_percent, shares),
         )
     review = [f"review {item.names}: {item.reason}" for item in q.review] or ["no rater is in doubt"]
     return Group(facts, "", raters, "", *map(escape, review), *([escape(q.note)] if q.note else []))
@@ -70,13 +76,21 @@ def _render(q: Quality) -> object:
 def _facts(q: Quality) -> dict[str, str]:
     answers = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in q.answers.items())
     facts = {"judgements": f"{q.judgements:,} by {q.raters} raters ({answers})"}
-    facts["speed"] = f"{q.per_hour:.0f} an hour of work, {q.per_day:.0f} a day, median {q.seconds:.1f} s"
-    facts["alpha"] = f"{q.alpha.value:.3f} ({q.alpha.low:.3f} to {q.alpha.high:.3f})"
+    speeds = (
+        (q.per_hour, f"{q.per_hour:.0f} an hour of work"),
+        (q.per_day, f"{q.per_day:.0f} a day"),
+        (q.seconds, f"median {q.seconds:.1f} s"),
+    )
+    facts["speed"] = ", ".join(words for value, words in speeds if isfinite(value)) or "not known"
+    interval = f"{q.alpha.low:.3f} to {q.alpha.high:.3f}" if isfinite(q.alpha.low) else "interval not known"
+    facts["alpha"] = f"{q.alpha.value:.3f} ({interval})" if isfinite(q.alpha.value) else "not known"
     if q.agreement:
         a = q.agreement
         facts["agreement"] = f"{a.share:.1%} ({a.low:.1%} to {a.high:.1%}) on {a.pairs:,} pairs"
     facts["left out"] = f"{q.share_not_random:.0%} not from the random arm"
-    facts["same again"] = f"{_percent(q.consistency)} of {q.consistency.n} repeats with sides swapped"
+    facts["same again"] = (
+        f"{_percent(q.consistency)} of {q.consistency.n} repeats with sides swapped" if q.consistency.n else "not known"
+    )
     if q.ceiling:
         facts["ceiling"] = f"a reward model can reach {q.ceiling[0]:.1%} to {q.ceiling[1]:.1%} accuracy on these labels"
     if q.sampled < 1:

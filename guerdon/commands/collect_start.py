@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -29,7 +32,7 @@ def collect_start(
     Args:
         database: SQLite file (made when there is none), or postgresql://USER:PASSWORD@HOST/NAME.
         host: Address to listen on. Any but this machine's own needs --public-url, and TLS or --behind-proxy or --insecure.
-        port: To listen on.
+        port: To listen on; 0 takes a free one and prints it.
         public_url: How browsers reach it, such as https://label.example.org; other names are refused.
         tls_certificate: File with the certificate chain (PEM).
         tls_key: File with its private key (PEM).
@@ -47,17 +50,16 @@ def collect_start(
     except ModuleNotFoundError as error:
         raise ConfigError(f"{error.name} is missing; pip install 'guerdon[collect]'") from None
     serving = serving_of(host, port, public_url, tls_certificate, tls_key, behind_proxy, insecure)
-    with Store.open(database) as store:
-        url = public_url or f"{'https' if serving.secure else 'http'}://{host}:{port}"
+    with bound(host, port) as at, Store.open(database) as store:
+        shown = f"[{host}]" if ":" in host else host
+        url = public_url or f"{'https' if serving.secure else 'http'}://{shown}:{at.getsockname()[1]}"
         print(f"guerdon collect: {url} (stop with Ctrl+C)", flush=True)
         if not any(person.role == "admin" for person in Access(store).people()):
             print(
                 f"there is no admin yet: guerdon collect user add NAME --role admin --database {database}", flush=True
             )
-        uvicorn.run(
+        config = uvicorn.Config(
             application(store, serving),
-            host=host,
-            port=port,
             log_level="warning",
             access_log=False,
             server_header=False,
@@ -67,6 +69,29 @@ def collect_start(
             forwarded_allow_ips=behind_proxy,
             timeout_graceful_shutdown=10,
         )
+        with suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run([at])
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket at that address, which does not listen yet: a port that is taken is found before an address is printed.
+
+    Raises ConfigError.
+    """
+    from guerdon.types import ConfigError
+
+    if not 0 <= port <= 65535:
+        raise ConfigError(f"--port is {port}; write 1 to 65535, or 0 for a free one")
+    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+    except OSError as error:
+        found.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(f"--port {port}: is taken on {host}; choose another, or 0 for a free one") from None
+        raise ConfigError(f"--host {host} --port {port}: cannot be listened on ({error.strerror or error})") from None
+    return found
 
 
 def serving_of(

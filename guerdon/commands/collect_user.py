@@ -24,7 +24,7 @@ def collect_user(
 
     Args:
         action: add, list, password, close, open, or invite.
-        name: Of the account; for `invite`, the admin who invites.
+        name: Of the account; for `invite`, who invites: an admin, or a lead of that study.
         database: SQLite file, or postgresql://USER:PASSWORD@HOST/NAME.
         role: Of the account, or of whoever accepts the invitation.
         study: Studies that the account sees; give it once for each. Admins see all.
@@ -58,6 +58,11 @@ def collect_user(
             print(f"{name} has a new password and is signed out everywhere")
         elif action == "invite":
             token = access.invite(role, study[0] if study else "", known)
+            if "GUERDON_SECRET" not in os.environ:
+                print(
+                    "GUERDON_SECRET is not set: a server that is started with one does not know this link; set the same here",
+                    file=sys.stderr,
+                )
             print(f"/invitation/{token}  (put the address of the server in front; works once, for 72 hours)")
         else:
             access.set_active(name, action == "open", "command line")

@@ -93,6 +93,8 @@ def kind_of(path: Path) -> str | None:
 def stream_file(path: Path) -> Iterator[Row]:
     """The rows of one file. A file without any row is an error, because nobody means to give one."""
     kind = kind_of(path)
+    if kind is None and _begins(path, b"SQLite format 3\0"):
+        raise DataError(f"{path}: this is a database; name a study in it: sqlite:///{path}?study=NAME")
     if kind is None:
         raise DataError(f"{path}: cannot tell what kind of file this is; expected {_expected()}")
     rows = 0
@@ -133,6 +135,14 @@ def _open(path: Path) -> IO[bytes]:
     if not zipped:
         _check_magic(path, head)
     return cast(IO[bytes], gzip.open(path, "rb")) if zipped else path.open("rb")
+
+
+def _begins(path: Path, head: bytes) -> bool:
+    try:
+        with path.open("rb") as raw:
+            return raw.read(len(head)) == head
+    except OSError:
+        return False
 
 
 def _check_magic(path: Path, head: bytes) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -123,7 +124,15 @@ def _sqlite(url: str, path: str) -> sqlite3.Connection:
         raise DataError(
             f"{url}: there is no file {file}; write sqlite:///FILE, with a fourth slash for an absolute path"
         )
-    return sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    return sqlite3.connect(read_only(file), uri=True, isolation_level=None)
+
+
+def read_only(file: Path) -> str:
+    """The URI by which SQLite reads a file and writes nothing. In a folder that takes no files it cannot keep the index of its
+    log, and without a log it needs none: nobody writes there."""
+    log = file.with_name(f"{file.name}-wal")
+    sealed = not os.access(file.resolve().parent, os.W_OK) and not log.exists()
+    return f"{file.resolve().as_uri()}?mode=ro{'&immutable=1' if sealed else ''}"
 
 
 def _postgresql(url: str) -> Any:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from guerdon.data.containers import describe, stream
+from guerdon.data.containers import describe
 from guerdon.data.fields import Data, answers_of, need, need_list, number
 from guerdon.data.messages import Unusable, messages_of, turns_of
 from guerdon.data.write import compact, opened
@@ -35,23 +34,6 @@ def write_judgements(path: str | Path, judgements: Iterable[Judgement]) -> int:
             file.write(_line(judgement))
             count += 1
     return count
-
-
-def read_judgements(path: str | os.PathLike[str]) -> Iterator[Judgement]:
-    """Stream the judgements of a file or folder, as they were written.
-
-    Raises DataError, with file and line, for a row that is no judgement.
-    """
-    cache: dict[str, Question] = {}
-    for row in stream(path):
-        if not is_judgement(row.data):
-            raise DataError(
-                f"{row.place}: is no judgement; a judgement has 'judgement', 'rater', 'question' and 'answer'"
-            )
-        try:
-            yield from_row(row.data, cache)
-        except DataError as error:
-            raise DataError(f"{row.place}: {error}") from None
 
 
 def is_judgement(data: Data) -> bool:

@@ -7,6 +7,7 @@ structure cannot be read stops the reading with a DataError that names file, lin
 from __future__ import annotations
 
 import itertools
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,8 @@ from typing import Any
 
 from guerdon.data.containers import Row, kind_of, stream
 from guerdon.data.database import is_database, source_of
-from guerdon.data.formats import Format, named, recognise
+from guerdon.data.formats import FORMATS, Format, named, recognise
+from guerdon.data.judgements import from_row
 from guerdon.data.labels import How, Raters, labels_of
 from guerdon.data.messages import Unusable
 from guerdon.data.votes import question_key
@@ -26,6 +28,34 @@ SAMPLE = 8  # rows of each file that its format is recognised from
 EXAMPLES = 5  # places kept for each reason
 
 _SPLIT_NAMES = ("train", "training", "test", "valid", "validation", "val", "dev", "eval", "data")
+
+
+def read_judgements(path: str | os.PathLike[str]) -> Iterator[Judgement]:
+    """Stream the judgements of a file, a folder or a database URL, in our own form or one that `FORMATS` has a `judge` for.
+
+    Raises DataError, with file and line, for a row that is no judgement.
+    """
+    for _, group in itertools.groupby(stream(path), key=lambda row: row.file):
+        rows = iter(group)
+        first = list(itertools.islice(rows, SAMPLE))
+        judge = _judge_of(first)
+        for row in itertools.chain(first, rows):
+            try:
+                yield from judge(row.data)
+            except (DataError, Unusable) as error:
+                raise DataError(f"{row.place}: {error}") from None
+
+
+def _judge_of(rows: Sequence[Row]) -> Callable[[Mapping[str, Any]], list[Judgement]]:
+    """How the rows of a file are read. In our own form judgements share the texts of their questions."""
+    known: dict[str, Question] = {}
+    for name, form in FORMATS.items():
+        if form.judge and 2 * sum(form.fits(row.data) for row in rows) > len(rows):
+            return form.judge if name != "judgements" else lambda data: [from_row(data, known)]
+    raise DataError(
+        f"{rows[0].place}: is no judgement; a judgement has 'judgement', 'rater', 'question' and 'answer', or is a row of "
+        "LMArena, Label Studio or Argilla"
+    )
 
 
 @dataclass

@@ -154,6 +154,8 @@ def test_names_of_models_are_hidden_and_logged_once(place):
         ({"assignment": 9999}, "not given to you"),
         ({"id": "x' OR 1=1"}, "UUID"),
         ({"rationale": "x" * 20_000}, "at most"),
+        ({"attributes": {"evil\ud800": [1, 2]}}, "attributes of this study: it has none"),
+        ({"id": "evil\ud800"}, "UUID"),
     ],
 )
 def test_an_answer_that_cannot_be_read_is_refused_with_the_reason(place, change, reason):
@@ -165,6 +167,36 @@ def test_an_answer_that_cannot_be_read_is_refused_with_the_reason(place, change,
     assert result["results"][0]["status"] == "refused"
     assert reason in result["results"][0]["reason"]
     assert place.store.counts("one").judgements == 0
+
+
+def test_what_was_an_attribute_when_it_was_asked_is_stored(place):
+    place.store.change_settings("one", Settings(attributes=("clear", "true")))
+    client = place.client("rater one")
+    one, two = answer(ask(client), attributes={"clear": [5, 1]}), answer(ask(client), attributes={"kind": [5, 1]})
+    place.store.change_settings("one", Settings(attributes=("true",)))
+    assert send(client, two).json()["results"][0]["reason"].endswith("of this study: clear, true")
+    assert send(client, one).json()["results"][0]["status"] == "stored"
+
+
+def test_numbers_that_no_database_holds_are_no_failure(place):
+    client, lead = place.client("rater one"), place.client("lead one")
+    for held in ("99999999999999999999", str(2**31), str(2**63), "1," * 1000):
+        assert client.get("/api/studies/one/next", params={"held": held}).status_code == 200
+    form = {"csrf": lead.headers["x-csrf-token"]}
+    for name in ("overlap", "give_up", "limit", "lock_seconds", "repeat_after", "attempts", "seed"):
+        for digits in ("9" * 10, "9" * 20, "9" * 40, "-" + "9" * 40):
+            reply = lead.post("/studies/one/settings", data=form | {name: digits})
+            assert reply.status_code == (303 if (name, len(digits)) == ("seed", 10) else 400), (name, digits)
+
+
+def test_only_an_import_may_be_large(place):
+    """The token is in the body, so what is read before it is looked at must be little."""
+    lead, many = place.client("lead one"), b"x" * 3_000_000
+    lead.headers.pop("x-csrf-token")
+    for method, path, rule, _ in PATHS:
+        if method == "POST" and rule != "admin":
+            reply = lead.post(path.format(study="one", token="x"), files={"file": ("q.jsonl", many)})
+            assert reply.status_code == (403 if path.endswith("/import") else 413), path
 
 
 def test_a_rater_cannot_answer_or_read_what_was_given_to_another(place):
@@ -230,6 +262,39 @@ def test_the_quality_page_says_what_the_judgements_are_worth(place):
     assert "rater one" not in models  # people are never mixed with models
 
 
+def test_a_page_that_was_looked_at_too_early_does_not_stay_empty(place):
+    lead, rater = place.client("lead one"), place.client("rater one")
+    assert "Nobody has judged anything yet" in lead.get("/studies/one/quality").text
+    send(rater, answer(ask(rater)))
+    for _ in range(100):
+        page = lead.get("/studies/one/quality").text
+        assert "Nobody has judged" not in page
+        if "being computed" not in page:
+            break
+        time.sleep(0.1)
+    assert "From 1 judgements that stand" in page
+
+
+def test_a_refusal_leads_back_and_names_no_file(place):
+    lead, rater = place.client("lead one"), place.client("rater one")
+    for path, status in (("/studies/one/nothing", 404), ("/accounts", 404), ("/studies/one/guidelines?version=7", 404)):
+        page = lead.get(path)
+        assert (page.status_code, "Sign out" in page.text, ">lead one</a>" in page.text) == (status, True, True)
+    question = ask(rater)
+    send(rater, answer(question))
+    reason = send(rater, answer(question)).json()["results"][0]["reason"]
+    assert "its question was answered by" in reason
+    assert "one-" not in reason  # ids of questions, which may be `gold.jsonl:1`
+
+
+def test_training_that_has_not_begun_is_said_to_be_so(place):
+    items = [question(f"t{i}", text="Which?") for i in range(2)]
+    place.store.add_questions("one", items, kind="training", gold={item.id: (0, 1) for item in items})
+    page = place.client("lead one").get("/studies/one/people").text
+    assert "0 right of 0" not in page
+    assert "not begun" in page
+
+
 def test_the_review_list_has_one_entry_for_a_rater_with_all_reasons_and_leads_to_the_judgements(place):
     """A rater who fails gold items and attention checks, and a lead who does not."""
     store = place.store
@@ -251,8 +316,8 @@ def test_the_review_list_has_one_entry_for_a_rater_with_all_reasons_and_leads_to
     found = lead.get(address).text
     assert found.count("strength 2") == 14
     shown = found.split("attention 1 &lt;b&gt;?")[1].partition("</ol>")[0]
-    ranks = re.findall(r"<b>rank (\d)</b>: (Answer \d)", shown)
-    assert ranks == [("1", "Answer 1"), ("2", "Answer 0")]  # in the order shown
+    ranks = re.findall(r"<b>(\w+)</b>: (Answer \d)", shown)
+    assert ranks == [("1st", "Answer 1"), ("2nd", "Answer 0")]  # in the order shown
     assert "1 entry on the" in lead.get("/studies/one/quality").text
     assert "Nobody of that name" in lead.get("/studies/one/judgements?rater=nobody").text
     assert place.client("rater one").get(address).status_code == 404
@@ -273,7 +338,8 @@ def test_every_format_is_on_the_page_and_is_what_the_command_on_it_writes(place,
             send(client, answer(ask(client), strength=2))
     lead = raters[1]
     page = lead.get("/studies/one/export").text
-    command = html.unescape(re.search(r"<code class=\"copy\">guerdon (.*?)</code>", page)[1])
+    commands = [html.unescape(text) for text in re.findall(r"<code class=\"copy\">guerdon (.*?)</code>", page)]
+    assert len(commands) == len({*JUDGED, *LABELLED})
     for format in (*JUDGED, *LABELLED):
         if format != "judgements":
             assert f"<option>{format}</option>" in page
@@ -281,7 +347,9 @@ def test_every_format_is_on_the_page_and_is_what_the_command_on_it_writes(place,
         found = lead.get("/studies/one/export/download", params=asked)
         assert found.status_code == 200, found.text
         file = tmp_path / f"{format}.jsonl"
-        said = command.replace("--format trl --output one.jsonl", f"--format {format} --output {file}")
+        ending = f"--format {format} --output one.{format}.jsonl"
+        (command,) = (command for command in commands if command.endswith(ending))
+        said = command.replace(f"one.{format}.jsonl", str(file))
         main([*shlex.split(said), "--drop", "strength", "annotator"])
         assert found.text == file.read_text(encoding="utf-8")
         assert found.text.count("\n") >= 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -12,6 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from guerdon.cli import main
+from guerdon.collect.access import Access
 from guerdon.collect.backup import backup
 from guerdon.collect.database import parse, public
 from guerdon.collect.schema import metadata
@@ -34,6 +36,44 @@ def test_a_database_of_a_newer_version_is_refused(url):
         store.write(lambda db: db.execute(sa.text("UPDATE alembic_version SET version_num = '9999'")))
     with pytest.raises(ConfigError, match=r"newer version of guerdon.*'9999'.*update guerdon"):
         Store.open(url)
+
+
+def _of_form_1(url, names):
+    with Store.open(url) as store:
+        for name in names:
+            Access(store).add(name, "rater", "correct horse battery")
+
+        def back(db):
+            db.execute(sa.text("UPDATE counter SET name = substr(name, 1, 60)"))
+            db.execute(sa.text("DROP INDEX ix_person_folded"))
+            db.execute(sa.text("ALTER TABLE person DROP COLUMN folded"))
+            db.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
+
+        store.write(back)
+
+
+def test_accounts_of_before_are_found_in_any_capitals(url):
+    with Store.open(url) as store:
+        study(store, 1)
+        answer_next(store, "a" * 60)
+    _of_form_1(url, ["Ärzte", "bob"])
+    with Store.open(url) as store:
+        assert store.counts("s").raters == {"a" * 60: 1}
+        assert [Access(store).find(name).name for name in ("ÄRZTE", "BOB")] == ["Ärzte", "bob"]
+        assert store.read(lambda db: compare_metadata(MigrationContext.configure(db), metadata)) == []
+
+
+def test_two_accounts_of_one_name_stop_the_migration_and_are_told(tmp_path):
+    url = str(tmp_path / "study.db")
+    _of_form_1(url, ["Ärzte", "other"])
+    with sqlite3.connect(url) as db:
+        db.execute("UPDATE person SET name = 'ÄRZTE' WHERE name = 'other'")
+    with pytest.raises(ConfigError, match=r"'Ärzte' and 'ÄRZTE'.*UPDATE person SET name = .* WHERE id = 2"):
+        Store.open(url)
+    with sqlite3.connect(url) as db:
+        db.execute("UPDATE person SET name = 'other' WHERE id = 2")
+    with Store.open(url) as store:
+        assert Access(store).find("Other").name == "other"
 
 
 def test_a_database_of_something_else_is_refused_and_left_alone(tmp_path):
@@ -170,6 +210,41 @@ def test_a_backup_that_cannot_be_made_leaves_nothing(tmp_path):
     with pytest.raises(ConfigError, match="no such database"):
         backup(str(tmp_path / "none.db"), tmp_path / "copy.db")
     assert [path.name for path in tmp_path.iterdir()] == ["broken.db"]
+
+
+def test_a_backup_that_has_no_place_blames_the_place(light, tmp_path):
+    study(light, 1)
+    with pytest.raises(ConfigError, match=r"/proc/copy\.db: cannot be written"):
+        backup(f"sqlite:///{tmp_path}/light.db", Path("/proc/copy.db"))
+
+
+def test_a_database_that_cannot_be_written_can_be_looked_at(tmp_path):
+    """As somebody without the right to write, which whoever runs the tests may have."""
+    with Store.open(str(tmp_path / "study.db")) as store:
+        study(store, 2, overlap=2)
+        answer_all(store, "a")
+    backup(str(tmp_path / "study.db"), tmp_path / "copy.db")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    code = (
+        "import os, sys; from guerdon.collect.access import Access; from guerdon.collect.store import Store\n"
+        "refuse = os.access; os.access = lambda path, mode: mode != os.W_OK and refuse(path, mode)\n"
+        "store = Store.open(sys.argv[1], make=False)\n"
+        "print(len(list(store.judgements('s'))), Access(store).people())\n"
+        "try: store.set_state('s', 'closed')\n"
+        "except Exception as error: print(error.orig)\n"
+    )
+    for name in ("study.db", "copy.db"):  # with and without a log of its own
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / name)], capture_output=True, text=True, timeout=60
+        )
+        assert done.stdout.splitlines() == ["2 []", "attempt to write a readonly database"], done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_the_database_and_its_backups_are_for_their_owner_alone(light, tmp_path):
+    study(light, 1)
+    backup(f"sqlite:///{tmp_path}/light.db", tmp_path / "copy.db")
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
 
 
 def test_a_backup_takes_no_file_s_place_unless_it_is_told_to_and_makes_no_folder(light, tmp_path):

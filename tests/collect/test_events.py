@@ -149,3 +149,11 @@ def test_everything_is_there_after_closing_and_opening(url):
         assert len(list(store.judgements("s"))) == store.counts("s").judgements == 1
         since = next(store.stored("s")).seq
         assert not list(store.judgements("s", since=since))
+
+
+def test_raters_whose_names_begin_alike_are_counted_apart(store):
+    study(store, 3, overlap=2)
+    names = ["a" * 58 + last for last in "bc"]
+    for name in names:
+        answer_next(store, name)
+    assert store.counts("s").raters == dict.fromkeys(names, 1)

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
 from dataclasses import replace
 
 import pytest
@@ -11,9 +17,10 @@ from guerdon.cli import main
 from guerdon.collect.access import Access
 from guerdon.collect.settings import Settings
 from guerdon.collect.store import Store
-from guerdon.commands.collect_start import serving_of
+from guerdon.commands.collect_start import bound, serving_of
 from guerdon.data.export import export
 from guerdon.types import ConfigError, Judgement, Question
+from tests.collect.work import question
 
 ROWS = [
     {"prompt": "p1", "completions": ["a", "b"], "models": ["m1", "m2"], "id": "one"},
@@ -44,6 +51,12 @@ def test_the_commands_make_a_study_and_count_what_they_leave_out(folder, capsys)
     with Store.open("study.db") as store:
         (question,) = store.questions("s")
     assert (question.id, question.models, question.source) == ("one", ("m1", "m2"), "q")
+
+
+def test_a_question_has_at_most_nine_candidates(light):
+    light.create_study("s", Settings(k=0))
+    added = light.add_questions("s", [question(k, k) for k in (2, 9, 10)])
+    assert (added.added, added.wrong_size) == (2, 1)
 
 
 def test_comparisons_become_questions_or_gold(folder):
@@ -99,6 +112,12 @@ def test_settings_are_versioned(light):
     assert (study.version, study.settings.overlap) == (2, 5)
 
 
+def test_no_study_has_the_address_of_the_page_that_makes_one(folder, capsys):
+    with pytest.raises(SystemExit):
+        main(["collect", "create", "new"])
+    assert "cannot be called 'new'" in capsys.readouterr().err
+
+
 def test_two_questions_of_one_name_are_an_error(folder, capsys):
     rows = [{"prompt": p, "completions": ["a", "b"], "id": "x"} for p in "pq"]
     (folder / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -143,6 +162,38 @@ def test_what_the_command_line_does_is_in_the_audit_log(folder):
     assert sorted(events) == [
         ("command line", action) for action in ("guidelines changed", "questions imported", "study begun")
     ]
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 99999])
+def test_a_port_that_is_none_is_refused(folder, port):
+    with pytest.raises(ConfigError, match="1 to 65535"):
+        bound("127.0.0.1", port)
+
+
+def test_a_port_that_is_taken_is_told_before_an_address_is_printed(folder, capsys):
+    with bound("127.0.0.1", 0) as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(SystemExit):
+            main(["collect", "start", "--port", str(port)])
+    out, err = capsys.readouterr()
+    assert (out, f"--port {port}: is taken" in err, (folder / "study.db").exists()) == ("", True, False)
+
+
+def test_port_0_prints_the_port_it_got(folder):
+    command = [sys.executable, "-m", "guerdon", "collect", "start", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        address = process.stdout.readline().split()[2]
+        for _ in range(100):
+            try:
+                with urllib.request.urlopen(f"{address}/login", timeout=5) as reply:
+                    assert reply.status == 200
+                break
+            except urllib.error.URLError:  # bound, and soon listening
+                time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+    assert not address.endswith((":0", ":8600"))
 
 
 @pytest.mark.parametrize("how", [{"insecure": True}, {"behind_proxy": "10.0.0.1"}])

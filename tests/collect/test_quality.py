@@ -2,6 +2,7 @@
 
 import json
 import math
+import sqlite3
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from guerdon.cli import main
 from guerdon.collect.quality import quality
 from guerdon.data.judgements import write_judgements
-from tests.data.study import simulate
+from guerdon.types import Question
+from tests.data.study import said, simulate
 from tests.data.test_judgements import ASKED, judged
 
 
@@ -43,6 +45,19 @@ def test_gold_attention_and_repeats() -> None:
     assert (found.consistency.value, found.consistency.n, found.swapped_side_bias) == (1.0, 1, 0.0)
     reasons = [item.reason for item in found.review if item.rater == "a"]
     assert reasons == ["25% of 12 gold items right", "failed 2 attention checks"]
+
+
+def test_a_repeated_ranking_is_one_value_however_many_pairs_it_has() -> None:
+    looks = []
+    for i in range(6):
+        asked = Question(said(f"p{i}", "user"), tuple(said(text) for text in "wxyz"), id=f"q{i}")
+        first = judged(f"{i}", "a", (0.0, 1.0, 2.0, 3.0), asked)
+        again = (0.0, 1.0, 2.0, 3.0) if i < 3 else (1.0, 0.0, 2.0, 3.0)  # 6 of 6 pairs stay, or 5
+        looks += [first, replace(first, id=f"{i} again", ranks=again, order=(3, 2, 1, 0), arm="repeat")]
+    found = quality(looks)
+    assert (found.consistency.n, found.table[0].consistent.n) == (6, 6)
+    assert found.consistency.value == pytest.approx((3 + 3 * 5 / 6) / 6)
+    assert found.ceiling is None  # 36 pairs, but far from 30 repeats
 
 
 def test_planted_raters_reach_the_review_list() -> None:
@@ -125,3 +140,19 @@ def test_commands(tmp_path, capsys) -> None:
             ]
         )
     assert "has a soft label, and HH has no place for one" in capsys.readouterr().err
+
+
+def test_what_is_not_known_is_not_printed_as_a_number(tmp_path, capsys) -> None:
+    write_judgements(tmp_path / "j.jsonl", [judged("a")])
+    main(["collect", "quality", str(tmp_path / "j.jsonl")])
+    said = capsys.readouterr().out
+    assert "nan" not in said
+    assert said.count("not known") >= 3  # speed, alpha, same again
+
+
+def test_a_database_named_as_a_file_is_told_how(tmp_path, capsys) -> None:
+    with sqlite3.connect(tmp_path / "study.db") as db:
+        db.execute("CREATE TABLE study (name TEXT)")
+    with pytest.raises(SystemExit):
+        main(["collect", "quality", str(tmp_path / "study.db")])
+    assert f"sqlite:///{tmp_path}/study.db?study=NAME" in capsys.readouterr().err

@@ -15,7 +15,7 @@ pytest.importorskip("starlette", reason="guerdon collect is an extra")
 from guerdon.collect.quality import Review, quality
 from guerdon.collect.spending import Spent
 from guerdon.collect.web.charts import Panel, panels
-from guerdon.collect.web.quality_view import cost_of, doubts_of, sections_of, tiles_of
+from guerdon.collect.web.quality_view import cost_of, doubts_of, sections_of, seen, tiles_of
 from guerdon.commands.collect_quality import _render
 from guerdon.types import Judgement, Question
 
@@ -134,3 +134,19 @@ def test_a_panel_leaves_unknown_values_out():
     drawn = str(panels(["one", "two"], [Panel("Gold", 0, 1, 0.7, [None, (math.nan, math.nan, math.nan)])], "Raters"))
     assert "<circle" not in drawn
     assert "Gold: nothing known" in drawn
+
+
+@pytest.mark.parametrize(
+    ("ranks", "places"),
+    [
+        ((0.0, 1.0), ["1st", "2nd"]),
+        ((1.0, 1.0), ["tie", "tie"]),
+        ((3.0, 0.0, 3.0), ["2nd, tied", "1st", "2nd, tied"]),
+        ((4.0, 1.0, 3.0, 2.0), ["4th", "1st", "3rd", "2nd"]),
+    ],
+)
+def test_a_judgement_is_shown_with_places_and_not_with_our_numbers(ranks, places):
+    answers = tuple(({"role": "assistant", "content": f"answer {i}"},) for i in range(len(ranks)))
+    asked = Question(({"role": "user", "content": "p"},), answers)
+    judgement = Judgement("x", "r", "human", asked, tuple(range(len(ranks))), "ranked", ranks)
+    assert [place for _, place in seen(judgement).answers] == places

@@ -176,3 +176,16 @@ def test_rankings_of_three_by_hand():
     assert found.first == pytest.approx(4 / 6)
     assert (found.pairs, found.same, found.flipped) == (3, pytest.approx(2 / 3), pytest.approx(1 / 3))
     assert both_orders([]).questions == 0
+
+
+def test_models_whose_long_names_begin_alike_are_two_raters():
+    one, two = (rate.rater_name("m" * 150 + last, GUIDE) for last in "ab")
+    assert (one != two, len(one), len(two)) == (True, 120, 120)
+    assert rate.rater_name("m", GUIDE) == f"{rate.PREFIX}{GUIDE.name}/m"
+
+
+def test_what_one_tie_says_of_a_position_is_told_without_a_number():
+    tie = Judgement("t", "j", "model", questions(1)[0], (0, 1), "ranked", (0.0, 0.0))
+    assert both_orders([tie]).render() == "No pair was decided, so nothing is known of a position bias."
+    one = Judgement("o", "j", "model", questions(1)[0], (0, 1), "ranked", (0.0, 1.0))
+    assert "nan" not in both_orders([one]).render()

@@ -6,7 +6,9 @@ import json
 import re
 import shutil
 import subprocess
+import unicodedata
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,10 +17,13 @@ import pytest
 pytest.importorskip("starlette", reason="guerdon collect is an extra")
 
 from guerdon.cli import main
+from guerdon.collect import sessions
+from guerdon.collect.access import Access
 from guerdon.collect.settings import Settings
 from guerdon.collect.show import ATTRIBUTES, TAGS, markup, plain
+from guerdon.collect.store import Store
 from guerdon.collect.web.app import PATHS
-from guerdon.types import Question
+from guerdon.types import ConfigError, Question
 from tests.collect.browser import chromium
 from tests.collect.payloads import PAYLOADS
 from tests.collect.web import PASSWORD, World, csrf, served, world
@@ -282,6 +287,55 @@ def test_passwords_cannot_be_guessed(place):
     assert int(reply.headers.get("retry-after", 1)) > 0
 
 
+def test_passwords_tried_all_at_once_are_counted(place):
+    def attempt(i):
+        try:
+            sessions.sign_in(place.access, "rater one", f"wrong {i}", "192.0.2.1")
+        except sessions.SignInRefused as refused:
+            return refused.wait > 0
+        return None
+
+    with ThreadPoolExecutor(40) as threads:
+        refused = list(threads.map(attempt, range(40)))
+    assert (refused.count(False), refused.count(True)) == (sessions.PAIR, 40 - sessions.PAIR)
+    assert sum(event.action == "sign-in refused" for event in place.access.events()) == sessions.PAIR
+
+
+def test_a_room_of_raters_signs_in_at_once(place):
+    names = [f"rater {i}" for i in range(40)]
+    for name in names:
+        place.access.add(name, "rater", PASSWORD)
+    with ThreadPoolExecutor(40) as threads:
+        tokens = list(threads.map(lambda name: sessions.sign_in(place.access, name, PASSWORD, "192.0.2.1"), names))
+    assert [sessions.session(place.access, token).person.name for token in tokens] == names
+
+
+@pytest.mark.parametrize(
+    ("name", "typed"),
+    [
+        ("Ärzte", "ärzte"),
+        ("Ärzte", "ÄRZTE"),
+        ("Élodie", "Élodie"),
+        ("Ёлка", "ёлка"),
+        ("José", unicodedata.normalize("NFD", "josé")),
+        ("Weiß", "WEISS"),
+    ],
+)
+def test_a_name_is_one_name_in_any_capitals_of_any_script(url, name, typed):
+    with Store.open(url) as store:
+        access = Access(store)
+        access.add(name, "rater", PASSWORD)
+        token = sessions.sign_in(access, typed, PASSWORD, "192.0.2.1")
+        assert sessions.session(access, token).person.name == access.find(typed).name == name
+        with pytest.raises(ConfigError, match="already an account"):
+            access.add(typed, "rater", PASSWORD)
+        for capitals in (str.upper, str.lower, str.upper, str.lower, str.title):
+            with pytest.raises(sessions.SignInRefused, match="wrong name"):
+                sessions.sign_in(access, capitals(typed), "wrong password", "192.0.2.1")
+        with pytest.raises(sessions.SignInRefused, match="too many"):
+            sessions.sign_in(access, name, PASSWORD, "192.0.2.1")
+
+
 def test_an_admin_gives_a_new_password_which_works_at_once(place):
     """Failed tries count no more, who was signed in is signed out, the log has it without the password; others may not."""
     signed_in, client = place.client("rater one"), place.client()
@@ -314,15 +368,35 @@ def test_an_admin_gives_a_new_password_which_works_at_once(place):
         ("add <eve>", "a name has"),
         ("password eve", "no account 'eve'"),
         ("invite ada --study three", "no study 'three'"),
+        ("invite rater^one --study one", "'rater one' cannot invite into study 'one'"),
+        ("invite lead^one --study two", "'lead one' cannot invite into study 'two'"),
+        ("invite lead^one", "cannot invite into the whole server"),
     ],
 )
 def test_the_command_line_prints_no_password_for_what_it_refuses(place, tmp_path, capsys, arguments, reason):
     people = place.access.people()
     with pytest.raises(SystemExit):
-        main(["collect", "user", *arguments.split(), "--generate", "--database", str(tmp_path / "study.db")])
+        words = [word.replace("^", " ") for word in arguments.split()]
+        main(["collect", "user", *words, "--generate", "--database", str(tmp_path / "study.db")])
     out, err = capsys.readouterr()
     assert (out, reason in err) == ("", True)
     assert place.access.people() == people
+
+
+@pytest.mark.parametrize("secret", ["", "s" * 32])
+def test_an_invitation_of_the_command_line_opens_where_the_secret_is_the_same(
+    place, tmp_path, capsys, monkeypatch, secret
+):
+    if secret:
+        monkeypatch.setenv("GUERDON_SECRET", secret)
+    else:
+        monkeypatch.delenv("GUERDON_SECRET", raising=False)
+    main(["collect", "user", "invite", "lead one", "--study", "one", "--database", str(tmp_path / "study.db")])
+    out, err = capsys.readouterr()
+    token = out.split("/invitation/")[1].split()[0]
+    assert ("GUERDON_SECRET is not set" in err) == (not secret)
+    assert Access(place.store, secret=secret).invitation(token).study == "one"
+    assert Access(place.store, secret="another").invitation(token) is None
 
 
 def test_bodies_that_are_wrong_in_form_are_refused(place):

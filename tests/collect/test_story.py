@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("starlette", reason="guerdon collect is an extra")
 
+from guerdon.collect.events import judgement_for
 from guerdon.collect.settings import Settings
 from tests.collect.browser import chromium, faults
 from tests.collect.web import PASSWORD, question, served, world
@@ -255,6 +256,22 @@ def test_what_takes_something_away_asks_first_and_can_be_undone(browser, address
     row.get_by_role("button", name="Close guest").click()
     row.get_by_role("button", name="Open").wait_for()
     assert not place.access.find("guest").active
+    page.context.close()
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_a_long_name_does_not_push_the_numbers_out_of_sight(browser, address, place, width):
+    name = "Wolfeschlegelsteinhausenbergerdorff" + "x" * 25
+    given = place.store.next("two", name)
+    ranks = tuple(map(float, range(len(given.order))))
+    place.store.submit(judgement_for(given, f"long-{width}", answer="ranked", ranks=ranks), "two", assignment=given.id)
+    page = sign_in(browser, address, "ada", viewport={"width": width, "height": 640})
+    page.goto(f"{address}/studies/two")
+    row = page.get_by_role("row", name=name)
+    assert row.is_visible()
+    overflow = "table => [table.parentElement.scrollWidth, table.parentElement.clientWidth]"
+    scrolled, wide = page.locator("table.data", has=row).evaluate(overflow)
+    assert scrolled <= wide
     page.context.close()
 
 

@@ -13,7 +13,7 @@ from guerdon.data.export import JUDGED, LABELLED, _normal, export
 from guerdon.data.foreign import argilla, label_studio, lmarena
 from guerdon.data.formats import recognise
 from guerdon.data.labels import current, labels_of
-from guerdon.data.read import load, read
+from guerdon.data.read import load, read, read_judgements
 from guerdon.types import ConfigError, DataError, Judgement
 from tests.data.study import judgements, said
 from tests.data.test_judgements import THREE, judged
@@ -37,6 +37,13 @@ def test_judgements_come_back(tmp_path: Path, format: str, given: list[Judgement
     expected = given if format == "judgements" else current(given)
     if not done.skipped:
         assert back == set(map(repr, expected))
+
+
+@pytest.mark.parametrize("format", JUDGED)
+def test_the_judgements_of_a_file_are_read_in_any_format(tmp_path: Path, format: str) -> None:
+    given = [judged("a"), judged("b", "s", (1.0, 0.0))]
+    export(given, tmp_path / "out.jsonl", format)
+    assert list(map(repr, read_judgements(tmp_path / "out.jsonl"))) == list(map(repr, given))
 
 
 @loose

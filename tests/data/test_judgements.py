@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from guerdon.data.check import check
-from guerdon.data.judgements import read_judgements, write_judgements
+from guerdon.data.judgements import write_judgements
 from guerdon.data.labels import labels_of
-from guerdon.data.read import load, read
+from guerdon.data.read import load, read, read_judgements
 from guerdon.data.rows import stream_conversations
 from guerdon.types import Comparison, DataError, Judgement, Question
 from tests.data.study import judgements, said

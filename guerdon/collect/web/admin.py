@@ -52,8 +52,6 @@ def create(visit: Visit) -> Response:
     name = visit.text("name").strip()
     try:
         settings = _settings(visit, Settings())
-        if name == "new":
-            raise ConfigError("a study cannot be called 'new'; choose another name")
         visit.store.create_study(name, settings, visit.person.name)
     except ConfigError as error:
         return visit.page("study_new.html", 400, fields=_sent(visit), name=name, problem=_said(error))

@@ -7,7 +7,7 @@ nothing that goes out says which kind of item it is (training apart), where an a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -76,11 +76,11 @@ def hidden(text: str, asked: str, words: tuple[str, ...]) -> str:
     return mask(text, asked, words).text
 
 
-def read(sent: Any, assignment: Assignment, rater: str) -> Judgement:
+def read(sent: Any, assignment: Assignment, rater: str, attributes: Collection[str]) -> Judgement:
     """What a browser sent, as a judgement on `assignment`. Raises DataError, in words for the rater.
 
     What the settings ask for is the screen's business: an answer given under settings that have changed since is an answer
-    all the same, so only what cannot be read is refused.
+    all the same, so only what cannot be read is refused. `attributes` are those of all versions of the settings.
     """
     if not isinstance(sent, dict):
         raise DataError("an answer is a JSON object")
@@ -98,7 +98,7 @@ def read(sent: Any, assignment: Assignment, rater: str) -> Judgement:
         answer=answer,
         ranks=ranks,
         strength=_strength(sent.get("strength")) if answer == "ranked" else None,
-        attributes=_attributes(sent.get("attributes"), assignment.order),
+        attributes=_attributes(sent.get("attributes"), assignment.order, attributes),
         rationale=_text(sent.get("rationale"), LONGEST_REASON, "reason"),
         edited=_text(sent.get("edited"), LONGEST_EDIT, "edited answer") if answer == "ranked" else "",
         shown_at=_time(sent.get("shown_at")),
@@ -170,14 +170,14 @@ def _strength(value: Any) -> float | None:
     return float(value)
 
 
-def _attributes(sent: Any, order: Sequence[int]) -> Mapping[str, tuple[float | None, ...]]:
+def _attributes(sent: Any, order: Sequence[int], known: Collection[str]) -> Mapping[str, tuple[float | None, ...]]:
     if sent is None:
         return {}
-    if not isinstance(sent, dict) or len(sent) > 20:
-        raise DataError("the ratings must name at most 20 attributes")
+    if not isinstance(sent, dict) or not sent.keys() <= set(known):
+        raise DataError(f"the ratings must name attributes of this study: {', '.join(known) or 'it has none'}")
     found: dict[str, tuple[float | None, ...]] = {}
     for name, values in sent.items():
-        if not (isinstance(values, list) and len(values) == len(order) and len(name) <= 80):
+        if not (isinstance(values, list) and len(values) == len(order)):
             raise DataError(f"each attribute needs {len(order)} ratings")
         if not all(value is None or (_is_number(value) and 1 <= value <= 10) for value in values):
             raise DataError("a rating is a number from 1 to 10, or missing")

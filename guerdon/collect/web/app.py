@@ -2,7 +2,7 @@
 
     application(store, Serving())  ->  an ASGI application
 
-The rules are enforced in gate.py; tests/collect/test_rules.py walks this table and tries every path as everybody.
+The rules are enforced in gate.py; tests/collect/test_app.py walks this table and tries every path as everybody.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -136,6 +137,6 @@ def _missing(site: Site, status: int) -> Any:
     )
 
     async def answer(request: Request, error: Exception) -> Response:
-        return refusal(site, request, Stop(status, message))
+        return await run_in_threadpool(refusal, site, request, Stop(status, message))
 
     return answer

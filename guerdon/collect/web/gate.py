@@ -35,6 +35,7 @@ Rule = Literal["anyone", "person", "study", "lead", "begin", "admin"]
 MAX_GUEST = 20_000  # bytes from somebody who is not signed in
 MAX_BODY = 2_000_000  # bytes of a form or a batch of answers
 MAX_UPLOAD = 512_000_000  # bytes of an imported file
+UPLOADS = ("/studies/{study}/import",)  # paths that take one
 CHANGING = ("POST", "PUT", "PATCH", "DELETE")
 
 
@@ -117,11 +118,11 @@ def route(site: Site, method: str, path: str, rule: Rule, handler: Handler) -> R
             if isinstance(visit, Response):
                 return visit
             if method in CHANGING:
-                visit = await _with_body(visit)
+                visit = await _with_body(visit, MAX_UPLOAD if path in UPLOADS else MAX_BODY)
                 _require_token(visit)
             return await run_in_threadpool(_answer, handler, visit)
         except Stop as stop:
-            return refusal(site, request, stop)
+            return await run_in_threadpool(refusal, site, request, stop)
         finally:
             await request.close()
 
@@ -192,11 +193,14 @@ def guest_token(site: Site, cookie: str) -> str:
     return site.access.digest(f"guest {cookie}") if cookie else ""
 
 
-async def _with_body(visit: Visit) -> Visit:
-    """The visit with its form or JSON. Raises Stop when it is too long or neither."""
+async def _with_body(visit: Visit, most: int) -> Visit:
+    """The visit with its form or JSON, of `most` bytes. Raises Stop when it is longer or neither.
+
+    The token that proves our own page lies in the body, so only a path that needs it takes much before that.
+    """
     request = visit.request
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    most = MAX_GUEST if visit.session is None else MAX_UPLOAD if kind == "multipart/form-data" else MAX_BODY
+    most = MAX_GUEST if visit.session is None else most if kind == "multipart/form-data" else MAX_BODY
     length = request.headers.get("content-length", "")
     if not length.isdecimal():
         raise Stop(411, "The request does not say how long it is.")
@@ -221,9 +225,11 @@ async def _with_body(visit: Visit) -> Visit:
 
 
 def refusal(site: Site, request: Request, stop: Stop) -> Response:
-    """A refusal in the form the asker can read: JSON for scripts, a page for people."""
+    """A refusal in the form the asker can read: JSON for scripts, a page with the way back for people."""
     if request.url.path.startswith("/api/"):
         return JSONResponse({"error": stop.message}, stop.status)
-    known = {"person": None, "csrf": "", "study": "", "path": request.url.path}
+    token = request.cookies.get(site.cookie, "") if stop.status < 500 else ""  # a server that fails looks nothing up
+    session = sessions.session(site.access, token)
+    known = {"person": session and session.person, "csrf": session.csrf if session else "", "study": "", "path": ""}
     html = site.pages.get_template("refusal.html").render(known, message=stop.message, status=stop.status)
     return HTMLResponse(html, stop.status)

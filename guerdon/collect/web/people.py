@@ -6,7 +6,8 @@ from typing import Literal, get_args
 
 from starlette.responses import RedirectResponse, Response
 
-from guerdon.collect.access import Role, new_password, valid_name, valid_role
+from guerdon.collect.access import Role, new_password, valid_role
+from guerdon.collect.names import folded, valid_name
 from guerdon.collect.web.gate import Stop, Visit
 from guerdon.collect.web.sign_in import sentence
 from guerdon.types import ConfigError
@@ -91,7 +92,7 @@ def change_account(visit: Visit) -> Response:
             base = next(iter(sorted(visit.site.origins)), "") or str(visit.request.base_url).rstrip("/")
             return _accounts(visit, words="This link is shown once:", secret=f"{base}/invitation/{token}")
         if action == "password":
-            if name == visit.person.name:
+            if folded(name) == folded(visit.person.name):
                 raise ConfigError("change your own password on the page of your account")
             password = new_password()
             access.set_password(name, password, visit.person.name)

@@ -34,7 +34,8 @@ class Kept:
 
 
 class Caches:
-    """Results by name. Whoever asks gets the last one at once, and starts a new computation when it is old."""
+    """Results by name. Whoever asks gets the last one at once, and starts a new computation when it is old; it is at once where
+    judgements are twice as many by now, so that the first few do not stand for the many that follow."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.clock, self._kept, self._running = clock, dict[str, Kept](), dict[str, threading.Thread]()
@@ -44,15 +45,16 @@ class Caches:
         """The result of `work`, perhaps of a while ago; None when the first is still being computed."""
         with self._lock:
             kept, running = self._kept.get(name), self._running.get(name)
-            old = kept is None or (kept.judgements != judgements and self.clock() - kept.at > FRESH)
+            is_outgrown = kept is None or judgements >= 2 * kept.judgements != judgements
+            old = kept is None or is_outgrown or (kept.judgements != judgements and self.clock() - kept.at > FRESH)
             if old and running is None:
                 running = threading.Thread(target=self._compute, args=(name, judgements, work), daemon=True)
                 self._running[name] = running
                 running.start()
-        if kept is None and running is not None:
+        if is_outgrown and running is not None:
             running.join(PATIENCE)
             kept = self._kept.get(name)
-        return kept
+        return kept if kept is not None and (kept.judgements or not judgements) else None
 
     def _compute(self, name: str, judgements: int, work: Callable[[], Any]) -> None:
         value, problem = None, ""

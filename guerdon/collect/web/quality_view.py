@@ -43,7 +43,7 @@ class Doubt:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A judgement as its rater saw it: the question and the answers, shortened, with their ranks in the order shown."""
+    """A judgement as its rater saw it: the question and the answers, shortened, with their places in the order shown."""
 
     asked: str
     answers: list[tuple[str, str]]
@@ -100,7 +100,7 @@ def seen(judgement: Judgement) -> Seen:
     """A judgement for the page of a rater."""
     order = judgement.order or tuple(range(len(judgement.question.completions)))
     answers = [judgement.question.completions[candidate][-1]["content"] for candidate in order]
-    ranks = [f"{judgement.ranks[candidate]:g}" if judgement.ranks else "" for candidate in order]
+    ranks = [_place(judgement.ranks, candidate) if judgement.ranks else "" for candidate in order]
     seconds = judgement.submitted_at - judgement.shown_at
     note = [moment(judgement.submitted_at), f"{number(seconds)} s", f"asked as: {judgement.arm}"]
     said = "" if judgement.ranks else judgement.answer.replace("_", " ")
@@ -110,6 +110,15 @@ def seen(judgement: Judgement) -> Seen:
     asked = judgement.question.prompt[-1]["content"] if judgement.question.prompt else ""
     shown = list(zip(map(_short, answers), ranks, strict=True))
     return Seen(_short(asked), shown, said, ", ".join(note), judgement.rationale)
+
+
+def _place(ranks: Sequence[float], candidate: int) -> str:
+    """1st, 2nd, ...; `tie` where all are equal, and `2nd, tied` where some are."""
+    own = ranks[candidate]
+    better, equal = sum(rank < own for rank in ranks), sum(rank == own for rank in ranks)
+    if equal == len(ranks):
+        return "tie"
+    return {1: "1st", 2: "2nd", 3: "3rd"}.get(better + 1, f"{better + 1}th") + (", tied" if equal > 1 else "")
 
 
 def _short(text: str, most: int = 300) -> str:

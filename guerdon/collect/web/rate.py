@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -53,7 +54,10 @@ def screen(visit: Visit) -> Response:
 def guidelines(visit: Visit) -> Response:
     """The guidelines as a page of their own, the latest version or the one asked for."""
     asked = visit.request.query_params.get("version", "")
-    version, text = visit.store.guideline(visit.study, int(asked) if asked.isdecimal() and len(asked) < 9 else None)
+    number = int(asked[:9]) if asked.isdecimal() else None
+    version, text = visit.store.guideline(visit.study, number)
+    if number is not None and not version:
+        raise Stop(404, "There is no such version of the guidelines.")
     study = visit.store.study(visit.study)
     return visit.page(
         "guidelines.html", title=study.settings.title or study.name, html=markup(text) if text else "", version=version
@@ -62,7 +66,8 @@ def guidelines(visit: Visit) -> Response:
 
 def next_question(visit: Visit) -> Response:
     """A question for this rater, besides those the browser holds; and where the rater stands."""
-    held = [int(part) for part in visit.request.query_params.get("held", "").split(",") if part.isdecimal()][:AHEAD]
+    named = visit.request.query_params.get("held", "").split(",")
+    held = [int(part) for part in named if part.isdecimal() and len(part) < 10][:AHEAD]
     rater, store = visit.person.name, visit.store
     assignment = store.next(visit.study, rater, beside=held) if len(held) < AHEAD else None
     settings = store.study(visit.study).settings
@@ -82,19 +87,21 @@ def submit(visit: Visit) -> Response:
     items = sent.get("answers") if isinstance(sent, dict) else None
     if not isinstance(items, list) or not 1 <= len(items) <= BATCH:
         raise Stop(400, f'Send {{"answers": [...]}} with 1 to {BATCH} answers.')
-    results = [_submit(visit, item) for item in items]
+    is_rated = any(isinstance(item, dict) and item.get("attributes") for item in items)
+    attributes = visit.store.attributes(visit.study) if is_rated else ()
+    results = [_submit(visit, item, attributes) for item in items]
     progress = answers.standing(visit.store.progress(visit.study, visit.person.name))
     return JSONResponse({"results": results, "progress": progress})
 
 
-def _submit(visit: Visit, sent: Any) -> dict[str, Any]:
-    name = str(sent.get("id", ""))[:64] if isinstance(sent, dict) else ""
+def _submit(visit: Visit, sent: Any, attributes: Sequence[str]) -> dict[str, Any]:
+    name = str(sent.get("id", ""))[:64].encode("utf-8", "replace").decode() if isinstance(sent, dict) else ""
     try:
         number = answers.number_of(sent)
         assignment = visit.store.assignment(number, visit.person.name)
         if assignment is None or assignment.study != visit.study:
             raise DataError("this question was not given to you")
-        judgement = answers.read(sent, assignment, visit.person.name)
+        judgement = answers.read(sent, assignment, visit.person.name, attributes)
         status = visit.store.submit(judgement, visit.study, assignment=number)
     except DataError as error:
         return {"id": name, "status": "refused", "reason": str(error)}
