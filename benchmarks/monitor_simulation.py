@@ -22,8 +22,11 @@ from typing import Protocol
 
 import numpy as np
 
-from benchmarks.monitor_policies import ANSWERS, PROMPTS, Trace, train
-from benchmarks.monitor_shapes import BENIGN, HACKED, SD, WANDER, shaped
+sys.path.insert(0, str(Path(__file__).parent))
+
+from monitor_policies import ANSWERS, PROMPTS, Trace, train
+from monitor_shapes import BENIGN, HACKED, SD, WANDER, shaped
+
 from guerdon.diagnose.monitor import WARNING, Monitor, Observation, Settings, thresholds
 from guerdon.diagnose.monitor_evidence import (
     KINDS,
