@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 
 from guerdon.types import Conversation, Score
+
+_HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair: no file name, page or address can hold it
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +147,9 @@ def call_of(request: Request, body: Mapping[str, Any]) -> Call:
 
 def _text(body: Mapping[str, Any], name: str) -> str | None:
     value = body.get(name)
-    if value is None or (isinstance(value, str) and len(value) <= 256):
+    if value is None or (isinstance(value, str) and len(value) <= 256 and not _HALF.search(value)):
         return value or None
-    raise Refused(400, f"{name} must be a text of at most 256 characters")
+    raise Refused(400, f"{name} must be a text of at most 256 characters, without half of a surrogate pair")
 
 
 def _number(value: str | None, name: str) -> float | None:

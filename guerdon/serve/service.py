@@ -9,6 +9,7 @@ A request is answered whole (a `Score` for each item, in order, those that faile
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ from guerdon.serve.models import Loaded, load, prepare
 from guerdon.types import ConfigError, Conversation, GuerdonError, Score
 
 __all__ = ["Call", "Item", "Measured", "Refused", "Served", "Service", "Watch", "call_of"]
+logger = logging.getLogger("guerdon.serve")
 _MOST_RUNS = 1000  # whose last call is remembered
 
 
@@ -129,7 +131,10 @@ class Service:
         if any(score.status != "ok" for score in scores):
             self.metrics.items.labels(served.name, "error").inc(sum(score.status != "ok" for score in scores))
         if watch is not None:
-            watch.seen(replace(call, model=served.name), items[:samples], scores[:samples], job.features)
+            try:
+                watch.seen(replace(call, model=served.name), items[:samples], scores[:samples], job.features)
+            except Exception:  # statistics never cost anybody a score
+                logger.exception("a scored call could not be noted for the statistics of its run")
         if loaded.novelty is None or job.features is None:
             return Measured(scores, served)
         return Measured(scores, served, loaded.novelty.distances(job.features.astype(np.float64)), loaded.far)

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from guerdon.diagnose.monitor import Settings
 from guerdon.diagnose.novelty import Novelty
 from guerdon.serve import run_record
-from guerdon.serve.answers import Answers, number_of
+from guerdon.serve.admission import characters
+from guerdon.serve.answers import Answer, Answers, number_of
 from guerdon.serve.call import Call, Item, Served
 from guerdon.serve.held_out import TIMEOUT, HeldOut, Scores
 from guerdon.serve.run_record import GRACE, RunRecord
@@ -260,14 +261,19 @@ class Watch:
         self._number += 1
         novelty = self.options.novelty(served.name)
         for i, (item, score) in enumerate(zip(items, scores, strict=True)):
-            answer = self._splitter(served).of(item)
+            try:
+                answer = self._splitter(served).of(item)
+                surface = {} if answer.text is None else surface_of(answer.text)
+            except (
+                Exception
+            ):  # no message, or no text that a tokenizer reads; the sample counts by its status all the same
+                answer, surface = Answer(), {}
             prompt = answer.prompt
             if prompt is None and call.groups is not None:
                 prompt = number_of(f"call {self._number} {call.groups[i]}")
             drift = math.nan
             if novelty is not None and features is not None and score.status == "ok":
                 drift = novelty.distance(features[i : i + 1].astype(np.float64))
-            surface = {} if answer.text is None else surface_of(answer.text)
             samples.append(
                 Sample(score, prompt, surface, answer.tokens, drift, math.nan if call.kl is None else call.kl[i])
             )
@@ -366,9 +372,7 @@ def watch_of(service: Service) -> Iterator[Watch]:
 
 
 def _size(item: Item) -> int:
-    if item.messages is not None:
-        return sum(len(message["content"]) for message in item.messages)
-    return len(item.text or "") + 4 * len(item.ids or ())
+    return characters(item) + 4 * len(item.ids or ())
 
 
 def _locked(folder: Path) -> Any:
