@@ -120,7 +120,7 @@ def call_of(request: Request, body: Mapping[str, Any]) -> Call:
     X-Guerdon-Model, -Run, -Step, -Reward and -Timeout (seconds). Raises Refused (400).
     """
     headers = request.headers
-    run = _text(body, "run") or headers.get("x-guerdon-run") or None
+    run = _text(body, "run") or _text(headers, "x-guerdon-run")
     name = str(request.scope.get("guerdon.key", ""))
     timeout = _number(headers.get("x-guerdon-timeout"), "X-Guerdon-Timeout")
     if timeout is not None and timeout <= 0:
@@ -130,12 +130,12 @@ def call_of(request: Request, body: Mapping[str, Any]) -> Call:
     if step is not None and (isinstance(step, bool) or not isinstance(step, int | float) or step != step // 1):
         raise Refused(400, "step must be a whole number")
     if step is not None and step < 0:
-        raise Refused(400, f"step must be 0 or more, got {step:g}")
+        raise Refused(400, f"step must be 0 or more, got {str(step)[:40]}")
     if step is not None and run is None:
         raise Refused(400, "a step belongs to a run; send run (or X-Guerdon-Run) with it")
     return Call(
-        model=_text(body, "model") or headers.get("x-guerdon-model") or None,
-        reward=_text(body, "reward") or headers.get("x-guerdon-reward") or None,
+        model=_text(body, "model") or _text(headers, "x-guerdon-model"),
+        reward=_text(body, "reward") or _text(headers, "x-guerdon-reward"),
         run=run,
         step=None if step is None else int(step),
         key=f"{name}/{run}" if run else name,

@@ -138,7 +138,8 @@ class Watch:
         scores: Sequence[Score],
         features: Features = None,
     ) -> None:
-        """Take note of a scored call, in microseconds. A call without a run is passed over."""
+        """Take note of a scored call, in microseconds; its `contract` is that of the model that scored it. A call without a run
+        is passed over."""
         if call.run is None or not items:
             return
         if self.checks is not None:
@@ -293,10 +294,14 @@ class Watch:
         served = self.service.model(call.model)
         if len(run.models) < 8:
             run.models.setdefault(f"{served.name} {call.reward or served.rule}")
+        if call.contract is not None:
+            run.scored_by(served.name, call.contract, call.step)
         for sample in samples:
             one.tally.add(sample)
             run.counts[sample.score.status] += 1
         if self.checks is not None:
+            held_out = self.service.model(self.checks.name)
+            run.scored_by(held_out.name, held_out.contract or held_out.fingerprint, call.step)
             self.checks.take(run, one, items, samples)
         self._settle(run)
 

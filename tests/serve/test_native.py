@@ -7,6 +7,7 @@ import json
 import math
 import re
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -259,6 +260,36 @@ def test_what_waits_when_a_model_is_swapped_is_answered_by_the_old_one(saved):
         found = await asyncio.gather(first, waits, after)
         assert [measured.served.contract == "letters" for measured in found] == [True, True, False]
         assert model.scored == ["a", "b"]
+
+    asyncio.run(go())
+
+
+def test_a_run_that_begins_while_a_model_is_loaded_keeps_its_reward(monkeypatch):
+    async def go() -> None:
+        service, begun = service_of(), threading.Event()
+
+        def slowly(*_):
+            begun.wait(10)
+            return service.loaded("rm")
+
+        monkeypatch.setattr("guerdon.serve.service.load", slowly)
+        swap = asyncio.create_task(service.swap("rm", "other"))
+        await asyncio.sleep(0.01)
+        await service.score([Item(text="a")], Call(run="r", step=0))
+        begun.set()
+        with pytest.raises(Refused, match="must not change within a run") as refused:
+            await swap
+        assert refused.value.status == 409
+
+    asyncio.run(go())
+
+
+def test_what_judges_a_run_is_not_swapped_either():
+    async def go() -> None:
+        service = Service({"rm": Letters(), "second": Letters()}, ServeConfig(held_out="second"))
+        await service.score([Item(text="a")], Call(run="r", step=0))
+        with pytest.raises(Refused, match="second is the reward of, or held out from, r,"):
+            await service.swap("second", "other")
 
     asyncio.run(go())
 

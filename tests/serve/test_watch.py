@@ -602,3 +602,32 @@ def test_a_run_has_a_name_that_a_file_and_a_page_can_hold(name):
             return await client.post("/v1/score", content=raw)
 
     assert asyncio.run(go()).status_code == 400
+
+
+def test_a_changed_contract_is_a_warning_and_stays_one_after_a_restart(tmp_path):
+    async def story(seen):
+        for step, contract in enumerate(("one", "one", "two", "two")):
+            seen.seen(Call(run="r", step=step, contract=contract), items_of("a"), [Score(1.0)])
+            await seen.close_step("r", step)
+        return await seen.view("r")
+
+    async def again(seen):
+        return await seen.view("r")
+
+    for view in (run_watch(story, folder=tmp_path), run_watch(again, folder=tmp_path)):
+        assert view["contracts"] == [
+            {"model": "rm", "contract": "one", "step": 0},
+            {"model": "rm", "contract": "two", "step": 2},
+        ]
+        assert view["status"] == "warn"
+        assert "The contract of rm changed at step 2" in view["reason"]
+        assert "The contract of rm changed at step 2" in run_page(view, 0.0)
+        assert "rm two from step 2" in run_page(view, 0.0)
+
+
+def test_the_held_out_model_of_a_run_has_its_contract_noted():
+    async def story(seen):
+        seen.seen(Call(run="r", step=1, contract="c"), items_of("a"), [Score(1.0)])
+        return await seen.view("r")
+
+    assert [one["model"] for one in run_watch(story, held_out="second")["contracts"]] == ["rm", "second"]
