@@ -62,7 +62,10 @@ def load(name: str, path: str, config: ServeConfig, training: Sequence[Conversat
     than cores, libgomp lets workers sleep after each parallel region, which every request pays for (benchmarks/serve_load.md).
     """
     with ThreadPoolExecutor(1, thread_name_prefix="guerdon-load") as thread:
-        return thread.submit(_load, name, path, config, training).result()
+        try:
+            return thread.submit(_load, name, path, config, training).result()
+        except OSError as error:  # a name that is too long, say
+            raise ConfigError(f"{path[:200]}: cannot be loaded ({error.strerror or error})") from error
 
 
 def _load(name: str, path: str, config: ServeConfig, training: Sequence[Conversation]) -> Loaded:

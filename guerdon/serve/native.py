@@ -118,7 +118,7 @@ def router(service: Service, dialects: Sequence[str] = ()) -> APIRouter:
         try:
             query: dict[str, Any] = dict(request.query_params)
             require_known(query, STREAM_QUERY, "the address of a stream")
-            if isinstance(step := query.get("step"), str) and step.isdigit() and len(step) < 18:
+            if isinstance(step := query.get("step"), str) and step.isascii() and step.isdigit() and len(step) < 18:
                 query["step"] = int(step)
             call = call_of(request, query)
             service.require(call, service.loaded(call.model))

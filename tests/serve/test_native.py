@@ -174,8 +174,8 @@ def test_best_of_n():
         (b"[]", 400, "must be a JSON object"),
         (b'{"texts": ["a"], "step": NaN}', 400, "NaN is not JSON"),
         (b'{"texts": ["a"], "reference": Infinity}', 400, "Infinity is not JSON"),
-        (b'{"texts": ["a"], "reference": 1e999}', 400, "finite"),
-        (b'{"texts": ["a"], "run": "r", "step": 1e999}', 400, "step"),
+        (b'{"texts": ["a"], "reference": 1e999}', 400, "too large a number"),
+        (b'{"texts": ["a"], "run": "r", "step": 1e999}', 400, "too large a number"),
         (b"[" * 100_000, 400, "not JSON"),
         (b"\xff\xfe\x00", 400, "not JSON"),
         (b"{}", 400, "exactly one of"),
@@ -290,6 +290,51 @@ def test_what_judges_a_run_is_not_swapped_either():
         await service.score([Item(text="a")], Call(run="r", step=0))
         with pytest.raises(Refused, match="second is the reward of, or held out from, r,"):
             await service.swap("second", "other")
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [
+        ("/v1/score", b'{"texts": ["a"], "run": "r", "step": -1' + b"0" * 400 + b"}"),
+        ("/v1/score", b'{"texts": ["a"], "run": "r", "step": 1e999}'),
+        ("/v1/score", '{"texts": ["a"]}'.encode("utf-16")),
+        ("/v1/score/stream?run=r&step=%C2%B2", b'{"text": "a"}'),
+        (
+            "/kserve/v2/models/rm/infer",
+            b'{"inputs": [{"name": ["a"], "datatype": "BYTES", "shape": [1], "data": ["a"]}]}',
+        ),
+        ("/nemo-gym/verify", b'{"responses_create_params": {}, "response": {}, "x": 1e999}'),
+        ("/nemo-gym/verify", b'{"responses_create_params": {}, "response": {}, "x": ' + b"[" * 960 + b"]" * 960 + b"}"),
+    ],
+)
+def test_what_cannot_be_read_is_our_mistake_nowhere(path, sent):
+    async def go() -> int:
+        async with client_of(service_of()) as client:
+            return (await client.post(path, content=sent)).status_code
+
+    assert asyncio.run(go()) in (400, 422)
+
+
+def test_an_id_that_cannot_be_sent_back_costs_no_line():
+    async def go() -> list[dict]:
+        ids = ["1e999", "[" * 900 + "]" * 900, '"b"']
+        async with client_of(service_of()) as client:
+            lines = "\n".join(f'{{"text": "a", "id": {id}}}' for id in ids)
+            reply = await client.post("/v1/score/stream", content=lines)
+            return [json.loads(line) for line in reply.text.splitlines()]
+
+    *rows, last = asyncio.run(go())
+    assert [row["status"] for row in sorted(rows, key=lambda row: row["index"])] == ["error", "ok", "ok"]
+    assert (last["done"], last["lines"]) == (True, 3)
+
+
+def test_a_swap_to_a_name_that_no_folder_has_is_refused():
+    async def go() -> None:
+        with pytest.raises(Refused, match="cannot be loaded") as refused:
+            await service_of().swap("rm", "x" * 5000)
+        assert refused.value.status == 422
 
     asyncio.run(go())
 
