@@ -101,10 +101,4 @@ async def _http_error(request: Request, error: Exception) -> Response:
     return response
 
 
-async def _failure(request: Request, error: Exception) -> Response:
-    """500: our own mistake. The traceback goes to the log, and the request's id says where."""
-    refused = Refused(500, "the server made a mistake; its log has the traceback under this request id", kind="failure")
-    return replies.refuse(refused, request.scope.get("guerdon.id", ""))
-
-
-_HANDLERS: dict[Any, Any] = {HTTPException: _http_error, Exception: _failure}
+_HANDLERS: dict[Any, Any] = {HTTPException: _http_error}

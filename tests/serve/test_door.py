@@ -29,7 +29,8 @@ def paths_of(routes, prefix: str = "") -> list[tuple[str, str]]:
         if isinstance(route, Mount):
             found += paths_of(route.routes, prefix + route.path)
         else:
-            method = next(iter(sorted((getattr(route, "methods", None) or {"GET"}) - {"HEAD"})))
+            methods = getattr(route, "methods", None) or {"GET"}
+            method = min(methods - {"HEAD"} or methods)
             found.append((method, prefix + route.path.replace("{name}", "rm").replace("{model}", "rm")))
     return found
 
@@ -135,16 +136,52 @@ def test_requests_have_ids():
     asyncio.run(go())
 
 
-def test_our_own_mistakes_are_500_with_an_id(monkeypatch):
+@pytest.mark.parametrize("path", ["/v1/score", "/v1/best_of_n", "/vllm/classify", "/nemo-gym/verify"])
+def test_our_own_mistakes_are_500_with_an_id(monkeypatch, caplog, path):
     async def go() -> None:
         service = service_of()
-        monkeypatch.setattr(service, "measure", None)
-        import httpx2
+        monkeypatch.setattr(service, "measure", lambda *_, **__: 1 / 0)
+        async with client_of(service) as client:
+            bodies = {
+                "/vllm/classify": {"input": "a"},
+                "/nemo-gym/verify": {
+                    "responses_create_params": {"input": "q"},
+                    "response": {"output": [{"role": "assistant", "content": "a"}]},
+                },
+            }
+            body = bodies.get(path, {"prompt": "p", "completions": ["a"]})
+            reply = await client.post(path, json=body, headers={"X-Request-Id": "q"})
+            assert (reply.status_code, reply.headers["X-Request-Id"]) == (500, "q")
+            assert "the server made a mistake" in reply.text
+            if path.startswith("/v1"):
+                assert reply.json()["error"]["request"] == "q"
+            elif path == "/nemo-gym/verify":
+                assert set(reply.json()) == {"detail"}  # its own envelope
+        assert 'status="500"} 1.0' in service.metrics.page().decode()
 
-        transport = httpx2.ASGITransport(create_app(service), raise_app_exceptions=False)
-        async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
-            reply = await client.post("/v1/score", json={"texts": ["a"]}, headers={"X-Request-Id": "q"})
-            assert (reply.status_code, reply.json()["error"]["request"]) == (500, "q")
+    asyncio.run(go())
+    assert "request q failed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Origin": "http://test"}, 200),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+    ],
+)
+def test_a_page_of_another_site_cannot_send_anything(headers, status):
+    async def go() -> None:
+        async with client_of(service_of()) as client:
+            reply = await client.post("/v1/score", json={"texts": ["a"]}, headers=headers)
+            assert reply.status_code == status
+            assert (await client.get("/v1/models", headers=headers)).status_code == 200
+            assert (await client.head("/health")).status_code == 200
 
     asyncio.run(go())
 
