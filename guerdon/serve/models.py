@@ -74,10 +74,8 @@ def _load(name: str, path: str, config: ServeConfig, training: Sequence[Conversa
         raise ConfigError(
             f"{path}: is a policy from DPO; its implicit reward cannot be served, distil it into a reward model"
         )
-    for part in paths:
-        _require_no_pickle(part)
     members = [
-        RewardModel.load(part, device=config.device, reward="mean" if len(paths) > 1 else config.reward)
+        RewardModel.load(part, device=config.device, reward="mean" if len(paths) > 1 else config.reward, no_pickle=True)
         for part in paths
     ]
     for part, one in zip(paths, members, strict=True):
@@ -109,14 +107,6 @@ def prepare(
     if training:
         _fit(found, training)
     return found
-
-
-def _require_no_pickle(path: str) -> None:
-    """Raise ConfigError for a folder whose weights are pickled: reading them can run code."""
-    folder = Path(path)
-    names = {file.suffix for file in folder.iterdir()} if folder.is_dir() else set()
-    if names & {".bin", ".pt", ".pth", ".pkl"} and ".safetensors" not in names:
-        raise ConfigError(f"{path}: has pickled weights, which a server does not read; save it as safetensors first")
 
 
 def _served(name: str, model: RewardModel | Ensemble, first: RewardModel, limit: int) -> Served:

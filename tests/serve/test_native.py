@@ -6,11 +6,14 @@ import asyncio
 import json
 import math
 import re
+import shutil
 import sys
 import threading
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from serving import Letters, client_of, service_of, settled, talk, value_of
 from tiny_models import chat
 
@@ -23,8 +26,10 @@ from guerdon.serve import schemas
 from guerdon.serve.call import Call, Item, Refused
 from guerdon.serve.config import ServeConfig
 from guerdon.serve.keys import KeyRing, add_key
+from guerdon.serve.models import load
 from guerdon.serve.native import body_of
 from guerdon.serve.service import Service
+from guerdon.types import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -328,6 +333,25 @@ def test_an_id_that_cannot_be_sent_back_costs_no_line():
     *rows, last = asyncio.run(go())
     assert [row["status"] for row in sorted(rows, key=lambda row: row["index"])] == ["error", "ok", "ok"]
     assert (last["done"], last["lines"]) == (True, 3)
+
+
+def test_pickled_weights_are_not_read_whatever_lies_beside_them(saved, tmp_path, monkeypatch):
+    folder = tmp_path / "pickled"
+    shutil.copytree(saved / "llama", folder)
+    weights = load_file(folder / "model.safetensors")
+    torch.save(weights, folder / "pytorch_model.bin")
+    save_file({"x": torch.zeros(1)}, folder / "other.safetensors")
+    (folder / "model.safetensors").unlink()
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("a pickle was read"))
+    with pytest.raises(ConfigError, match="pickled weights are not read here"):
+        load("rm", str(folder), ServeConfig())
+
+
+def test_a_torn_file_beside_the_weights_is_named(saved, tmp_path):
+    shutil.copytree(saved / "llama", tmp_path / "torn")
+    (tmp_path / "torn" / "z.safetensors").write_bytes(b"torn")
+    with pytest.raises(ConfigError, match=r"z\.safetensors: is no whole safetensors file"):
+        load("rm", str(tmp_path / "torn"), ServeConfig())
 
 
 def test_a_swap_to_a_name_that_no_folder_has_is_refused():
