@@ -15,6 +15,7 @@ from starlette.requests import Request
 
 from guerdon.types import Conversation, Score
 
+_OTHER_PAGE = re.compile(r"(^|/)\.\.?(/|$)|/page$|/steps/[^/]*$")  # in the address of a run
 _HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair: no file name, page or address can hold it
 
 
@@ -121,6 +122,8 @@ def call_of(request: Request, body: Mapping[str, Any]) -> Call:
     """
     headers = request.headers
     run = _text(body, "run") or _text(headers, "x-guerdon-run")
+    if run is not None and _OTHER_PAGE.search(run):
+        raise Refused(400, f"'{run[:80]}' cannot name a run: its address would be that of something else")
     name = str(request.scope.get("guerdon.key", ""))
     timeout = _number(headers.get("x-guerdon-timeout"), "X-Guerdon-Timeout")
     if timeout is not None and timeout <= 0:

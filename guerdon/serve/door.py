@@ -82,6 +82,8 @@ class _Visit:
         metrics.open.inc()
         try:
             try:
+                if self.scope.get("guerdon.beyond"):
+                    raise Refused(503, "the server has all the connections open that it takes", 1.0, "connections")
                 self._require_own_page()
                 self._require_key()
                 await self._answer()
@@ -229,7 +231,7 @@ class _Visit:
         refuse = self.door.refuse(self.path)
         native = refuse is replies.refuse
         response = replies.refuse(refused, self.scope["guerdon.id"]) if native else refuse(refused)
-        if refused.status in (408, 413):
+        if refused.status in (408, 413) or refused.kind == "connections":
             response.headers["Connection"] = "close"
         if refused.status == 401:
             is_browser = b"text/html" in self.headers.get(

@@ -106,7 +106,7 @@ class Watch:
         if self.checks is not None:
             self.checks.require_model()
         if self.options.folder is not None:
-            self._folder_lock = _locked(self.options.folder)
+            self._folder_lock = locked(self.options.folder)
             self._runs = run_record.kept(self.options.folder, self.settings, MOST_RUNS, MOST_ROWS)
         self._is_stopping = False
         self._thread = threading.Thread(target=self._work, name="guerdon-watch", daemon=True)
@@ -380,8 +380,9 @@ def _size(item: Item) -> int:
     return characters(item) + 4 * len(item.ids or ())
 
 
-def _locked(folder: Path) -> Any:
-    """The folder, for this process alone until the file is closed."""
+def locked(folder: Path) -> Any:
+    """The folder, for this process alone until the file is closed. Raises ConfigError where another has it, or it cannot be
+    written in."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("ab")
