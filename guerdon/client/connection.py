@@ -75,8 +75,10 @@ class Connection:
         require_trust(self.base, error)
         if isinstance(error, httpx2.TimeoutException):
             return Failure(f"{self.base}{path} did not answer within {self.timeout:g} s", again=True)
+        is_plain = isinstance(error, httpx2.RemoteProtocolError | httpx2.ReadError) and self.base.startswith("http:")
+        hint = "; if the server speaks https, write https://" if is_plain else ""
         lost = isinstance(error, httpx2.NetworkError | httpx2.RemoteProtocolError)
-        return Failure(f"{self.base}{path} cannot be reached or broke off ({error})", again=lost)
+        return Failure(f"{self.base}{path} cannot be reached or broke off ({error}){hint}", again=lost)
 
     def _attempt(
         self, path: str, body: bytes | None, headers: Mapping[str, str], read: Callable[[Any], T | Failure]

@@ -43,6 +43,8 @@ def refused(call: str, status: int, headers: Any, content: bytes) -> Failure:
         raise ContractError(
             f"{answer}: the server has another model than the one that was pinned; pin the new one or ask the old"
         )
+    if status == 404 and "/runs/" in call:
+        raise ScoringError(f"{answer}: score samples of this run and this step first")
     if status in FAULTS:
         raise ScoringError(f"{answer}: {FAULTS[status]}")
     return Failure(answer, status in BUSY, retry_after(headers.get("Retry-After")))

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from guerdon.terminal import parse_options, spinner
@@ -27,12 +28,16 @@ def serve(config: Any) -> None:
     from guerdon.serve.app import create_app
     from guerdon.serve.keys import KeyRing
     from guerdon.serve.models import load
-    from guerdon.serve.run import bound
+    from guerdon.serve.run import bound, require_certificate
     from guerdon.serve.run import serve as run
     from guerdon.serve.run_routes import run_routes
     from guerdon.serve.service import Service
-    from guerdon.serve.watch import watch_of
+    from guerdon.serve.watch import locked, watch_of
 
+    if config.tls_cert:
+        require_certificate(config.tls_cert, config.tls_key)
+    if config.watch_folder:
+        locked(Path(config.watch_folder)).close()  # it is locked for good once the models are loaded
     keys = KeyRing(config.keys) if config.keys else None
     with closing(bound(config.host, config.port)) as at:
         training = _answers(config.drift_data)

@@ -91,15 +91,16 @@ class Loaded(NamedTuple):
     new_modules: tuple[str, ...]
 
 
-def load_net(source: str, dtype: str | torch.dtype, seed: int) -> Loaded:
+def load_net(source: str, dtype: str | torch.dtype, seed: int, no_pickle: bool = False) -> Loaded:
     """The transformers model of a folder or hub id, with new weights drawn from `seed` where a head or pooler is missing.
 
-    A LoRA adapter folder is put on its base. Raises ConfigError when weights of the trunk itself are missing, when the
+    A LoRA adapter folder is put on its base. With `no_pickle` only safetensors are read, never pytorch_model.bin, whose reading
+    can run code. Raises ConfigError when weights of the trunk itself are missing, when the
     head has more than one label, and when files cannot be read.
     """
     _quiet()
     if is_adapter(source):
-        return _load_adapter(source, dtype, seed)
+        return _load_adapter(source, dtype, seed, no_pickle)
     config = _load_config(source)
     is_classifier = any(str(a).endswith("ForSequenceClassification") for a in config.architectures or ())
     if is_classifier and config.num_labels != 1:
@@ -108,10 +109,16 @@ def load_net(source: str, dtype: str | torch.dtype, seed: int) -> Loaded:
         torch.manual_seed(seed)
         try:
             net, info = AutoModelForSequenceClassification.from_pretrained(
-                source, num_labels=1, dtype=dtype, output_loading_info=True, trust_remote_code=False
+                source,
+                num_labels=1,
+                dtype=dtype,
+                output_loading_info=True,
+                trust_remote_code=False,
+                use_safetensors=no_pickle or None,
             )
         except _UNREADABLE as error:
-            raise ConfigError(f"{source}: cannot be loaded with a score head ({_first_line(error)})") from error
+            hint = "; pickled weights are not read here, save them as safetensors first" if no_pickle else ""
+            raise ConfigError(f"{source}: cannot be loaded with a score head ({_first_line(error)}){hint}") from error
     missing = sorted(str(key) for key in info["missing_keys"])
     lost = [key for key in missing if key.startswith(f"{net.base_model_prefix}.") and "pooler" not in key]
     if lost:
@@ -137,8 +144,8 @@ def is_adapter(source: str) -> bool:
     return (Path(source) / "adapter_config.json").is_file()
 
 
-def _load_adapter(source: str, dtype: str | torch.dtype, seed: int) -> Loaded:
-    base = load_net(resolve(_base_of(source)), dtype, seed)
+def _load_adapter(source: str, dtype: str | torch.dtype, seed: int, no_pickle: bool) -> Loaded:
+    base = load_net(resolve(_base_of(source)), dtype, seed, no_pickle)
     fit_to_tokenizer(base.net, prepare_tokenizer(_load_tokenizer(source)))
     if not (Path(source) / "adapter_model.safetensors").is_file():
         raise ConfigError(f"{source}: has no adapter_model.safetensors; copy the adapter folder again whole")
@@ -160,11 +167,18 @@ def _base_of(source: str) -> str:
         raise ConfigError(f"{path}: does not name the base model ({_first_line(error)})") from error
 
 
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(str(path), "pt")
+    except _UNREADABLE as error:
+        raise ConfigError(f"{path}: is no whole safetensors file ({_first_line(error)}); copy it again") from error
+
+
 def _restore_precision(folder: Path, head_name: str, head: Any) -> None:
     """Give a float32 head its stored digits back: transformers rounds all weights to the trunk's precision."""
     stored: dict[str, torch.Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
-        with safe_open(str(path), "pt") as file:
+        with _opened(path) as file:
             stored |= {key: file.get_tensor(key) for key in file.keys() if key.startswith(f"{head_name}.")}  # noqa: SIM118
     if stored and all(tensor.dtype == torch.float32 for tensor in stored.values()):
         head.float()

@@ -71,6 +71,7 @@ class RewardModel(nn.Module):
         seed: int = 0,
         check: bool = True,
         reward: str = "mean",
+        no_pickle: bool = False,
     ) -> RewardModel:
         """Load a reward model, or start one from a language model or encoder.
 
@@ -81,6 +82,7 @@ class RewardModel(nn.Module):
         seed        of the new head, when one is needed
         check       enforce the contract, where there is one
         reward      what leaves an ensemble: `mean`, `min`, `mean-std:K`, `mean-var:K` or `quantile:Q`
+        no_pickle   read weights in safetensors only
 
         Raises ConfigError when there is no such model, it has more than one label, or it is no ensemble and `reward`
         asks for more than the mean; ContractError when a checkpoint
@@ -88,7 +90,7 @@ class RewardModel(nn.Module):
         """
         source = resolve(path)
         contract = Contract.read(Path(source)) if Path(source).is_dir() else None
-        net, new_modules = load_net(source, dtype, seed)
+        net, new_modules = load_net(source, dtype, seed, no_pickle)
         members.read(net, Path(source))
         encoder = load_encoder(source, max_length, truncation)
         fit_to_tokenizer(net, encoder.tokenizer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -43,18 +44,19 @@ def create_app(
     if name is not None and name not in DIALECTS:
         raise ConfigError(f"--dialect {dialect}: is not known; choose one of {', '.join(DIALECTS)}")
     found = {one: module for one in DIALECTS if (module := _dialect(one)) is not None}
+    envelopes: dict[str, Refuse] = {}
+    refuse = refusal(envelopes, replies.refuse)
     app = FastAPI(
         title="Guerdon",
         version=__version__,
         description=_ABOUT,
-        exception_handlers=_HANDLERS,
+        exception_handlers={HTTPException: functools.partial(_http_error, refuse)},
         docs_url=None,
         redoc_url=None,
     )
     api = native.router(service, list(found))
     direct = {route.path: route.endpoint for route in api.routes if isinstance(route, Route) and route.path in _DIRECT}
     app.router.routes.extend([*api.routes, *(routes or [])])
-    envelopes: dict[str, Refuse] = {}
     spoken: list[tuple[str, str, list[BaseRoute]]] = []
     for one, module in found.items():
         prefix = "/" + one.replace("_", "-")
@@ -70,7 +72,7 @@ def create_app(
     whole = functools.cache(lambda: document(app, spoken))
     app.openapi = whole  # type: ignore[method-assign]
     app.router.routes.append(Route("/docs", lambda _: HTMLResponse(docs_page(whole())), methods=["GET"]))
-    app.add_middleware(Door, service=service, keys=keys, refuse=refusal(envelopes, replies.refuse), direct=direct)
+    app.add_middleware(Door, service=service, keys=keys, refuse=refuse, direct=direct)
     return app
 
 
@@ -91,20 +93,14 @@ def _dialect(name: str) -> Any:
     return importlib.import_module(path) if importlib.util.find_spec(path) else None
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
-    """404 and 405 of the router, in the native envelope."""
+async def _http_error(choose: Callable[[str], Refuse], request: Request, error: Exception) -> Response:
+    """404 and 405 of the router, in the envelope of the dialect."""
     assert isinstance(error, HTTPException)
     words = {404: f"there is nothing at {request.scope['path'][:200]}; see /docs", 405: "this route has another method"}
     refused = Refused(error.status_code, words.get(error.status_code, str(error.detail)), kind="route")
-    response = replies.refuse(refused, request.scope.get("guerdon.id", ""))
+    refuse = choose(request.scope["path"])
+    is_native = refuse is replies.refuse
+    response = replies.refuse(refused, request.scope.get("guerdon.id", "")) if is_native else refuse(refused)
+    response.status_code = refused.status  # which TEI's own errors would change
     response.headers.update(error.headers or {})
     return response
-
-
-async def _failure(request: Request, error: Exception) -> Response:
-    """500: our own mistake. The traceback goes to the log, and the request's id says where."""
-    refused = Refused(500, "the server made a mistake; its log has the traceback under this request id", kind="failure")
-    return replies.refuse(refused, request.scope.get("guerdon.id", ""))
-
-
-_HANDLERS: dict[Any, Any] = {HTTPException: _http_error, Exception: _failure}

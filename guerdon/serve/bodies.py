@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -13,14 +14,23 @@ LINE_FORMS = ("messages", "prompt", "text", "ids")
 
 
 def json_object(raw: bytes) -> dict[str, Any]:
-    """The JSON object in a body. Raises Refused (400) for anything else; NaN and infinities are no JSON."""
+    """The JSON object in a body, in UTF-8. Raises Refused (400) for anything else; NaN, infinities and numbers as large as
+    that (1e999) are none.
+    """
     try:
-        body = json.loads(raw, parse_constant=_refuse_constant)
+        body = json.loads(raw.decode("utf-8-sig"), parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise Refused(400, f"the body is not JSON ({str(error)[:120]})", kind="json") from None
     if not isinstance(body, dict):
         raise Refused(400, f"the body must be a JSON object, not a {type(body).__name__}", kind="json")
     return body
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is too large a number")
+    return value
 
 
 def _refuse_constant(name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 
 from guerdon.types import Conversation, Score
+
+_OTHER_PAGE = re.compile(r"(^|/)\.\.?(/|$)|/page$|/steps/[^/]*$")  # in the address of a run
+_HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair: no file name, page or address can hold it
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,9 @@ def call_of(request: Request, body: Mapping[str, Any]) -> Call:
     X-Guerdon-Model, -Run, -Step, -Reward and -Timeout (seconds). Raises Refused (400).
     """
     headers = request.headers
-    run = _text(body, "run") or headers.get("x-guerdon-run") or None
+    run = _text(body, "run") or _text(headers, "x-guerdon-run")
+    if run is not None and _OTHER_PAGE.search(run):
+        raise Refused(400, f"'{run[:80]}' cannot name a run: its address would be that of something else")
     name = str(request.scope.get("guerdon.key", ""))
     timeout = _number(headers.get("x-guerdon-timeout"), "X-Guerdon-Timeout")
     if timeout is not None and timeout <= 0:
@@ -127,12 +133,12 @@ def call_of(request: Request, body: Mapping[str, Any]) -> Call:
     if step is not None and (isinstance(step, bool) or not isinstance(step, int | float) or step != step // 1):
         raise Refused(400, "step must be a whole number")
     if step is not None and step < 0:
-        raise Refused(400, f"step must be 0 or more, got {step:g}")
+        raise Refused(400, f"step must be 0 or more, got {str(step)[:40]}")
     if step is not None and run is None:
         raise Refused(400, "a step belongs to a run; send run (or X-Guerdon-Run) with it")
     return Call(
-        model=_text(body, "model") or headers.get("x-guerdon-model") or None,
-        reward=_text(body, "reward") or headers.get("x-guerdon-reward") or None,
+        model=_text(body, "model") or _text(headers, "x-guerdon-model"),
+        reward=_text(body, "reward") or _text(headers, "x-guerdon-reward"),
         run=run,
         step=None if step is None else int(step),
         key=f"{name}/{run}" if run else name,
@@ -144,9 +150,9 @@ def call_of(request: Request, body: Mapping[str, Any]) -> Call:
 
 def _text(body: Mapping[str, Any], name: str) -> str | None:
     value = body.get(name)
-    if value is None or (isinstance(value, str) and len(value) <= 256):
+    if value is None or (isinstance(value, str) and len(value) <= 256 and not _HALF.search(value)):
         return value or None
-    raise Refused(400, f"{name} must be a text of at most 256 characters")
+    raise Refused(400, f"{name} must be a text of at most 256 characters, without half of a surrogate pair")
 
 
 def _number(value: str | None, name: str) -> float | None:

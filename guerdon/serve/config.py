@@ -58,7 +58,7 @@ class ServeConfig:
     idle_seconds: float = 65.0
     """Seconds a connection may stay open without a request."""
     connections: int = 4096
-    """Open connections; more are answered 503."""
+    """Open connections; more are answered 503. The limit of open files is raised for them where it may be."""
     cache_seconds: float = 120.0
     """How long the reply to a request with an Idempotency-Key is kept."""
     cache_mb: float = 64.0
@@ -115,7 +115,9 @@ class ServeConfig:
                 "and name the file with --keys, or say --no-keys"
             )
         parse_rule(self.reward)
-        self.named_models()
+        names = self.named_models()
+        if names and self.held_out is not None and self.held_out not in names:
+            raise ConfigError(f"--held-out {self.held_out}: is not served; choose one of {', '.join(names)}")
 
     def named_models(self) -> dict[str, str]:
         """Name -> path, in order. A single model without a name is called by the last part of its path that says something.

@@ -82,10 +82,20 @@ class _Visit:
         metrics.open.inc()
         try:
             try:
+                if self.scope.get("guerdon.beyond"):
+                    raise Refused(503, "the server has all the connections open that it takes", 1.0, "connections")
+                self._require_own_page()
                 self._require_key()
                 await self._answer()
             except Refused as refused:
                 await self._refuse(refused)
+            except Exception:  # our own mistake, wherever it was made
+                logging.getLogger("guerdon.serve").exception("request %s failed", self.scope["guerdon.id"])
+                if self.status:  # half of the answer has gone: an end that cannot be taken for a whole one
+                    self.reason = "failure"
+                    raise
+                mistake = "the server made a mistake; its log has the traceback under this request id"
+                await self._refuse(Refused(500, mistake, kind="failure"))
         finally:
             self.is_over = True
             metrics.open.dec()
@@ -96,6 +106,18 @@ class _Visit:
             if self.status >= 400 and self.reason:
                 metrics.refused.labels(self.reason).inc()
             self._log(seconds)
+
+    def _require_own_page(self) -> None:
+        """Raise Refused (403) for a request that a page of another site has a browser send: the browser would add the key that
+        its user typed, and reach a server that listens on this machine alone.
+        """
+        if self.scope["method"] in ("GET", "HEAD", "OPTIONS"):
+            return
+        origin = self.headers.get(b"origin")
+        site = self.headers.get(b"sec-fetch-site", b"same-origin")
+        is_own = origin is None or origin.partition(b"://")[2] == self.headers.get(b"host")
+        if not is_own or site not in (b"same-origin", b"none"):
+            raise Refused(403, "a page of another site may not send this; call from a program", kind="origin")
 
     def _require_key(self) -> None:
         """Raise Refused (401, 429) for a request without a right key."""
@@ -158,12 +180,7 @@ class _Visit:
 
     async def _direct(self, handler: Handler, replay: Receive) -> None:
         self.scope["endpoint"] = handler
-        try:
-            response = await handler(Request(self.scope, replay))
-        except Exception as error:
-            logging.getLogger("guerdon.serve").exception("request %s failed", self.scope["guerdon.id"])
-            mistake = "the server made a mistake; its log has the traceback under this request id"
-            raise Refused(500, mistake, kind="failure") from error
+        response = await handler(Request(self.scope, replay))
         await response(self.scope, replay, self._send)
 
     async def _body(self) -> bytes:
@@ -214,7 +231,7 @@ class _Visit:
         refuse = self.door.refuse(self.path)
         native = refuse is replies.refuse
         response = replies.refuse(refused, self.scope["guerdon.id"]) if native else refuse(refused)
-        if refused.status in (408, 413):
+        if refused.status in (408, 413) or refused.kind == "connections":
             response.headers["Connection"] = "close"
         if refused.status == 401:
             is_browser = b"text/html" in self.headers.get(

@@ -45,7 +45,10 @@ def read_keys(path: str | Path) -> list[Key]:
     """All keys of a file. Raises ConfigError when it cannot be read, or is not one."""
     try:
         raw = json.loads(Path(path).read_text(encoding="utf-8"))
-        return [Key(**row) for row in raw["keys"]]
+        keys = [Key(**row) for row in raw["keys"]]
+        if not all(isinstance(part, str) for key in keys for part in (key.id, key.name, key.salt, key.hash)):
+            raise TypeError("id, name, salt and hash of a key must be texts")
+        return keys
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be read ({error.strerror}); make it with guerdon serve-key add NAME"

@@ -62,7 +62,10 @@ def load(name: str, path: str, config: ServeConfig, training: Sequence[Conversat
     than cores, libgomp lets workers sleep after each parallel region, which every request pays for (benchmarks/serve_load.md).
     """
     with ThreadPoolExecutor(1, thread_name_prefix="guerdon-load") as thread:
-        return thread.submit(_load, name, path, config, training).result()
+        try:
+            return thread.submit(_load, name, path, config, training).result()
+        except OSError as error:  # a name that is too long, say
+            raise ConfigError(f"{path[:200]}: cannot be loaded ({error.strerror or error})") from error
 
 
 def _load(name: str, path: str, config: ServeConfig, training: Sequence[Conversation]) -> Loaded:
@@ -71,10 +74,8 @@ def _load(name: str, path: str, config: ServeConfig, training: Sequence[Conversa
         raise ConfigError(
             f"{path}: is a policy from DPO; its implicit reward cannot be served, distil it into a reward model"
         )
-    for part in paths:
-        _require_no_pickle(part)
     members = [
-        RewardModel.load(part, device=config.device, reward="mean" if len(paths) > 1 else config.reward)
+        RewardModel.load(part, device=config.device, reward="mean" if len(paths) > 1 else config.reward, no_pickle=True)
         for part in paths
     ]
     for part, one in zip(paths, members, strict=True):
@@ -106,14 +107,6 @@ def prepare(
     if training:
         _fit(found, training)
     return found
-
-
-def _require_no_pickle(path: str) -> None:
-    """Raise ConfigError for a folder whose weights are pickled: reading them can run code."""
-    folder = Path(path)
-    names = {file.suffix for file in folder.iterdir()} if folder.is_dir() else set()
-    if names & {".bin", ".pt", ".pth", ".pkl"} and ".safetensors" not in names:
-        raise ConfigError(f"{path}: has pickled weights, which a server does not read; save it as safetensors first")
 
 
 def _served(name: str, model: RewardModel | Ensemble, first: RewardModel, limit: int) -> Served:

@@ -118,7 +118,7 @@ def router(service: Service, dialects: Sequence[str] = ()) -> APIRouter:
         try:
             query: dict[str, Any] = dict(request.query_params)
             require_known(query, STREAM_QUERY, "the address of a stream")
-            if isinstance(step := query.get("step"), str) and step.isdigit() and len(step) < 18:
+            if isinstance(step := query.get("step"), str) and step.isascii() and step.isdigit() and len(step) < 18:
                 query["step"] = int(step)
             call = call_of(request, query)
             service.require(call, service.loaded(call.model))
@@ -211,6 +211,8 @@ def router(service: Service, dialects: Sequence[str] = ()) -> APIRouter:
         openapi_extra=body_of("SwapRequest"), responses={403: _PROBLEMS[401], 409: _PROBLEMS[422]})  # fmt: skip
     add("/v1/info", info, "GET", schemas.InfoReply, "Version, models, load and limits")
     add("/health", health, "GET", schemas.Health, "Is the process alive")
+    for path, handler in (("/health", health), ("/ready", ready)):  # load balancers ask for the head alone
+        api.add_api_route(path, handler, methods=["HEAD"], response_model=None, include_in_schema=False)
     add("/ready", ready, "GET", schemas.Health, "Are requests welcome", responses={503: {"model": schemas.Health}})
     api.add_api_route("/metrics", metrics, methods=["GET"], response_model=None, summary="Counters for Prometheus",
                       responses={200: {"content": {"text/plain": {}}}})  # fmt: skip

@@ -7,6 +7,7 @@ import errno
 import logging
 import signal
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -18,10 +19,15 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from guerdon.serve.call import Refused
+from guerdon.serve.config import ServeConfig
 from guerdon.serve.service import Service
 from guerdon.types import ConfigError
 
+if sys.platform != "win32":
+    import resource
+
 logger = logging.getLogger("guerdon.serve")
+_OTHER_FILES = 128  # that are open beside the connections
 _LAST_WORDS = 0.5  # seconds for the answers of those that are refused at the end
 
 
@@ -87,11 +93,13 @@ class Protocol(HttpToolsProtocol):
 
     head_seconds = 30.0
     head_bytes = 65536
+    most = 4096  # open connections; requests of those after them are marked, for the door to refuse
 
     def connection_made(self, transport: Any) -> None:
         self._head: asyncio.TimerHandle | None = None
         self._size = 0
         super().connection_made(transport)
+        self._is_beyond = len(self.connections) > self.most
         self._begin()
 
     def data_received(self, data: bytes) -> None:
@@ -106,6 +114,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope["guerdon.beyond"] = self._is_beyond  # type: ignore[typeddict-unknown-key]
         self._begin()
 
     def on_headers_complete(self) -> None:
@@ -143,32 +152,66 @@ def bound(host: str, port: int) -> socket.socket:
     return found
 
 
+def configured(app: ASGIApp, config: ServeConfig, **more: Any) -> uvicorn.Config:
+    """uvicorn as we use it: nothing of its own in the log, and no address taken from a header that anybody may send."""
+    part = {"head_seconds": config.body_seconds, "most": admitted(config.connections)}
+    protocol: Any = type("Protocol", (Protocol,), part)
+    options: dict[str, Any] = {
+        "host": config.host,
+        "http": protocol,
+        "ws": "none",
+        "lifespan": "off",
+        "access_log": False,
+        "log_config": None,
+        "server_header": False,
+        "proxy_headers": False,
+        "timeout_keep_alive": int(config.idle_seconds),
+        "h11_max_incomplete_event_size": 65536,
+        "timeout_graceful_shutdown": 5,
+        "ssl_certfile": config.tls_cert,
+        "ssl_keyfile": config.tls_key,
+    }
+    return uvicorn.Config(app, **options | more)
+
+
+def admitted(connections: int) -> int:
+    """So many connections as were asked for, or fewer, with a warning, where the system lets a process open no more files. Its
+    soft limit is raised as far as it may be.
+    """
+    if sys.platform == "win32":
+        return connections
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        if soft < wanted:
+            most = max(1, soft - _OTHER_FILES)
+            logger.warning(
+                "--connections %d: this process may open %d files (ulimit -Hn); %d connections are taken",
+                connections, soft, most,
+            )  # fmt: skip
+            return most
+    return connections
+
+
+def require_certificate(cert: str, key: str) -> None:
+    """Raise ConfigError for a certificate and a private key that https cannot be spoken with."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password=lambda: b"")
+    except (ssl.SSLError, OSError) as error:
+        why = getattr(error, "reason", None) or error.strerror or error
+        raise ConfigError(
+            f"--tls-cert {cert} --tls-key {key}: are no certificate and its private key, both in PEM and the key without a "
+            f"password ({why})"
+        ) from error
+
+
 def serve(app: ASGIApp, service: Service, say: Callable[[str], None], at: socket.socket) -> None:
     """Answer requests at a socket until SIGTERM or SIGINT, then finish those under way."""
-    config = service.config
     set_up_log()
     sys.setswitchinterval(0.001)  # the scoring thread asks for the interpreter after every operation of the model
-    protocol: Any = type("Protocol", (Protocol,), {"head_seconds": config.body_seconds})
-    server = Server(
-        uvicorn.Config(
-            app,
-            host=config.host,
-            http=protocol,
-            ws="none",
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            timeout_keep_alive=int(config.idle_seconds),
-            limit_concurrency=config.connections,
-            h11_max_incomplete_event_size=65536,
-            timeout_graceful_shutdown=5,
-            ssl_certfile=config.tls_cert,
-            ssl_keyfile=config.tls_key,
-        ),
-        service,
-        say,
-    )
+    server = Server(configured(app, service.config), service, say)
     try:
         server.run([at])
     finally:

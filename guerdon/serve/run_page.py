@@ -245,6 +245,10 @@ def _facts(view: Mapping[str, Any]) -> dict[str, str]:
     order = ("ok", "masked", "error", "late", "without_step", "dropped", "unjudged")
     facts = {
         "scored by": ", ".join(view["models"]) or "–",
+        "contracts": ", ".join(
+            f"{one['model']} {one['contract'][:12]} from step {one['step']}" for one in view.get("contracts", ())
+        )
+        or "–",
         "held-out model": view.get("held_out") or "none",
         "samples": ", ".join(f"{counts[name]:,} {name.replace('_', ' ')}" for name in order if counts.get(name))
         or "none",

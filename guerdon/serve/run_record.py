@@ -28,6 +28,7 @@ VERSION = 1
 GRACE = 2.0  # seconds that samples of a step may still come in after the next one has begun
 PATIENCE = 120.0  # seconds that a step waits for its held-out scores
 MOST_OPEN = 8  # steps open at once; with more, the oldest is closed
+MOST_CONTRACTS = 32  # of a run that are told apart
 MOST_STEPS = 10_000  # closed steps of a run; those after them are counted and no longer judged
 NOTHING_YET = "No step is closed yet, so nothing is known."
 
@@ -55,6 +56,7 @@ class RunRecord:
     verdict   `Verdict.to_dict()` after the last closed step
     counts    samples by status, and those that came too late, without a step, or when there was no room (`dropped`)
     models    what scored it: "name reward-rule"
+    contracts (model, contract hash) -> the first step that it scored, or checked
     seen      seconds since 1970 of the last sample
     """
 
@@ -66,6 +68,7 @@ class RunRecord:
     verdict: dict[str, Any] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     models: dict[str, None] = field(default_factory=dict)
+    contracts: dict[tuple[str, str], int] = field(default_factory=dict)
     open: dict[int, Open] = field(default_factory=dict)
     seen: float = 0.0
 
@@ -85,6 +88,21 @@ class RunRecord:
     def wanted(self) -> int:
         """Held-out scores that the next step should get."""
         return int(self.verdict.get("wanted") or self.settings.budget)
+
+    def scored_by(self, model: str, contract: str, step: int) -> None:
+        """Note the contract of a model that scores the run, and when it is another than before."""
+        if len(self.contracts) < MOST_CONTRACTS:
+            self.contracts.setdefault((model, contract), step)
+
+    @property
+    def changes(self) -> dict[str, int]:
+        """Model -> the step at which its contract was another for the first time, for those it changed of."""
+        first: dict[str, str] = {}
+        found: dict[str, int] = {}
+        for (model, contract), step in self.contracts.items():
+            if first.setdefault(model, contract) != contract:
+                found.setdefault(model, step)
+        return found
 
     def opened(self, step: int, now: float, clock: float) -> Open | None:
         """The step, open for samples; None when it is over. `now` is monotonic, `clock` is seconds since 1970."""
@@ -124,7 +142,15 @@ class RunRecord:
         return {"row": _plain(row), "monitor": kept, "verdict": self.verdict, **self._rest()}
 
     def _rest(self) -> dict[str, Any]:
-        return {"counts": dict(self.counts), "models": list(self.models), "seen": self.seen}
+        return {
+            "counts": dict(self.counts),
+            "models": list(self.models),
+            "contracts": self._hashes(),
+            "seen": self.seen,
+        }
+
+    def _hashes(self) -> list[dict[str, Any]]:
+        return [{"model": model, "contract": hash, "step": step} for (model, hash), step in self.contracts.items()]
 
     def _append(self, row: Mapping[str, float | None], status: str) -> None:
         for name, value in row.items():
@@ -169,7 +195,7 @@ class RunRecord:
         newest = max(self.open, default=None)
         return {
             "run": self.name,
-            "status": self.verdict.get("status", "ok"),
+            "status": self.status,
             "reason": self.reason,
             "step": self.last_step,
             "steps": self.steps,
@@ -177,12 +203,21 @@ class RunRecord:
             "open": None if newest is None else {"step": newest, "samples": self.open[newest].tally.samples},
             "counts": dict(self.counts),
             "models": list(self.models),
+            "contracts": self._hashes(),
             "seen": self.seen or None,
         }
 
     @property
+    def status(self) -> str:
+        """What the monitor says; no better than `warn` once a contract has changed."""
+        said = str(self.verdict.get("status", "ok"))
+        return "warn" if said == "ok" and self.changes else said
+
+    @property
     def reason(self) -> str:
         reason = str(self.verdict.get("reason", NOTHING_YET))
+        for model, step in self.changes.items():
+            reason += f" The contract of {model} changed at step {step}: scores before and after are unlike things."
         if self.counts["unjudged"]:
             reason += f" Judged until step {self.last_step}: a run is watched for {MOST_STEPS:,} steps."
         return reason
@@ -276,6 +311,7 @@ def _rebuilt(name: str, lines: list[dict[str, Any]], settings: Settings) -> RunR
         last = lines[-1]
         run.counts, run.seen = Counter(last["counts"]), float(last["seen"])
         run.models = dict.fromkeys(last["models"])
+        run.contracts = {(one["model"], one["contract"]): int(one["step"]) for one in last.get("contracts", [])}
         for found in last.get("open", []):
             tally = Tally.of(found)
             run.open[tally.step] = Open(tally)

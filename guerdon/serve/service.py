@@ -9,6 +9,7 @@ A request is answered whole (a `Score` for each item, in order, those that faile
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -30,7 +31,8 @@ from guerdon.serve.models import Loaded, load, prepare
 from guerdon.types import ConfigError, Conversation, GuerdonError, Score
 
 __all__ = ["Call", "Item", "Measured", "Refused", "Served", "Service", "Watch", "call_of"]
-_MOST_RUNS = 1000  # whose last call is remembered
+logger = logging.getLogger("guerdon.serve")
+_MOST_RUNS = 2000  # pairs of a run and a model whose last call is remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,11 @@ class Service:
         if any(score.status != "ok" for score in scores):
             self.metrics.items.labels(served.name, "error").inc(sum(score.status != "ok" for score in scores))
         if watch is not None:
-            watch.seen(replace(call, model=served.name), items[:samples], scores[:samples], job.features)
+            tagged = replace(call, model=served.name, contract=served.contract or served.fingerprint)
+            try:
+                watch.seen(tagged, items[:samples], scores[:samples], job.features)
+            except Exception:  # statistics never cost anybody a score
+                logger.exception("a scored call could not be noted for the statistics of its run")
         if loaded.novelty is None or job.features is None:
             return Measured(scores, served)
         return Measured(scores, served, loaded.novelty.distances(job.features.astype(np.float64)), loaded.far)
@@ -156,12 +162,13 @@ class Service:
                     400, f"{served.name} is a single reward model; its reward can only be the mean", kind="reward"
                 )
         if call.run is not None:
-            self._runs[call.run, served.name] = time.monotonic()
-            if len(self._runs) > _MOST_RUNS:
+            for name in {served.name, self.config.held_out or served.name}:  # what judges a run must not change either
+                self._runs[call.run, name] = time.monotonic()
+            while len(self._runs) > _MOST_RUNS:
                 del self._runs[min(self._runs, key=lambda key: self._runs[key])]
 
     def active_runs(self, name: str) -> list[str]:
-        """Runs that called on a model within the time after which a run counts as over."""
+        """Runs that called on a model, or are checked with it, within the time after which a run counts as over."""
         since = time.monotonic() - self.config.run_idle
         return sorted(run for (run, model), seen in self._runs.items() if model == name and seen > since)
 
@@ -172,22 +179,29 @@ class Service:
         cannot be loaded or does not score as its contract says.
         """
         self.loaded(name)
-        runs = self.active_runs(name)
-        if runs and not force:
-            raise Refused(
-                409,
-                f"{name} is the reward of {', '.join(runs[:5])}, last heard of less than {self.config.run_idle:g} s ago; "
-                "a reward must not change within a run (force, if it is to)",
-                kind="busy",
-            )
+        if not force:
+            self._require_no_run(name)
         if self._swapping.locked():
             raise Refused(409, "another model is being swapped in", 10.0, "busy")
         async with self._swapping:
             try:
-                self._models[name] = await asyncio.to_thread(load, name, path, self.config, self.training)
+                loaded = await asyncio.to_thread(load, name, path, self.config, self.training)
             except GuerdonError as error:
                 raise Refused(422, str(error), kind="model") from None
-        return self._models[name].served
+            if not force:
+                self._require_no_run(name)  # one may have begun while it was loaded
+            self._models[name] = loaded
+        return loaded.served
+
+    def _require_no_run(self, name: str) -> None:
+        runs = self.active_runs(name)
+        if runs:
+            raise Refused(
+                409,
+                f"{name} is the reward of, or held out from, {', '.join(runs[:5])}, last heard of less than "
+                f"{self.config.run_idle:g} s ago; a reward must not change within a run (force, if it is to)",
+                kind="busy",
+            )
 
     @property
     def is_ready(self) -> bool:

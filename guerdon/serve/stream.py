@@ -141,4 +141,8 @@ class LineScores(Response):
     def _put(self, number: int, id: Any, row: dict[str, Any]) -> None:
         self.counts[row["status"]] += 1
         name = {} if id is None else {"id": id}
-        self.out.put_nowait(replies.dumps({"index": number} | name | row) + b"\n")
+        try:
+            line = replies.dumps({"index": number} | name | row)
+        except RecursionError:  # an id that is nested too deeply to be written back
+            line = replies.dumps({"index": number} | row)
+        self.out.put_nowait(line + b"\n")

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from guerdon.diagnose.monitor import Settings
 from guerdon.diagnose.novelty import Novelty
 from guerdon.serve import run_record
-from guerdon.serve.answers import Answers, number_of
+from guerdon.serve.admission import characters
+from guerdon.serve.answers import Answer, Answers, number_of
 from guerdon.serve.call import Call, Item, Served
 from guerdon.serve.held_out import TIMEOUT, HeldOut, Scores
 from guerdon.serve.run_record import GRACE, RunRecord
@@ -105,7 +106,7 @@ class Watch:
         if self.checks is not None:
             self.checks.require_model()
         if self.options.folder is not None:
-            self._folder_lock = _locked(self.options.folder)
+            self._folder_lock = locked(self.options.folder)
             self._runs = run_record.kept(self.options.folder, self.settings, MOST_RUNS, MOST_ROWS)
         self._is_stopping = False
         self._thread = threading.Thread(target=self._work, name="guerdon-watch", daemon=True)
@@ -137,7 +138,8 @@ class Watch:
         scores: Sequence[Score],
         features: Features = None,
     ) -> None:
-        """Take note of a scored call, in microseconds. A call without a run is passed over."""
+        """Take note of a scored call, in microseconds; its `contract` is that of the model that scored it. A call without a run
+        is passed over."""
         if call.run is None or not items:
             return
         if self.checks is not None:
@@ -260,14 +262,19 @@ class Watch:
         self._number += 1
         novelty = self.options.novelty(served.name)
         for i, (item, score) in enumerate(zip(items, scores, strict=True)):
-            answer = self._splitter(served).of(item)
+            try:
+                answer = self._splitter(served).of(item)
+                surface = {} if answer.text is None else surface_of(answer.text)
+            except (
+                Exception
+            ):  # no message, or no text that a tokenizer reads; the sample counts by its status all the same
+                answer, surface = Answer(), {}
             prompt = answer.prompt
             if prompt is None and call.groups is not None:
                 prompt = number_of(f"call {self._number} {call.groups[i]}")
             drift = math.nan
             if novelty is not None and features is not None and score.status == "ok":
                 drift = novelty.distance(features[i : i + 1].astype(np.float64))
-            surface = {} if answer.text is None else surface_of(answer.text)
             samples.append(
                 Sample(score, prompt, surface, answer.tokens, drift, math.nan if call.kl is None else call.kl[i])
             )
@@ -287,10 +294,14 @@ class Watch:
         served = self.service.model(call.model)
         if len(run.models) < 8:
             run.models.setdefault(f"{served.name} {call.reward or served.rule}")
+        if call.contract is not None:
+            run.scored_by(served.name, call.contract, call.step)
         for sample in samples:
             one.tally.add(sample)
             run.counts[sample.score.status] += 1
         if self.checks is not None:
+            held_out = self.service.model(self.checks.name)
+            run.scored_by(held_out.name, held_out.contract or held_out.fingerprint, call.step)
             self.checks.take(run, one, items, samples)
         self._settle(run)
 
@@ -366,13 +377,12 @@ def watch_of(service: Service) -> Iterator[Watch]:
 
 
 def _size(item: Item) -> int:
-    if item.messages is not None:
-        return sum(len(message["content"]) for message in item.messages)
-    return len(item.text or "") + 4 * len(item.ids or ())
+    return characters(item) + 4 * len(item.ids or ())
 
 
-def _locked(folder: Path) -> Any:
-    """The folder, for this process alone until the file is closed."""
+def locked(folder: Path) -> Any:
+    """The folder, for this process alone until the file is closed. Raises ConfigError where another has it, or it cannot be
+    written in."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("ab")

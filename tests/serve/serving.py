@@ -17,7 +17,7 @@ from guerdon.aggregate import parse_rule
 from guerdon.model.ready import Ready
 from guerdon.serve.app import create_app
 from guerdon.serve.config import ServeConfig
-from guerdon.serve.run import Protocol, Server
+from guerdon.serve.run import Server, configured
 from guerdon.serve.service import Service
 from guerdon.types import Score
 
@@ -96,14 +96,11 @@ def listening(
     service: Service, head_seconds: float = 30.0, tls: tuple[str, str] | None = None, port: int = 0, **more: Any
 ) -> Iterator[tuple[int, Server]]:
     """The service behind a real socket, in a thread; yields port and server. `tls` has the files of certificate and key."""
-    import uvicorn
-
     lines: list[str] = []
-    protocol: Any = type("P", (Protocol,), {"head_seconds": head_seconds})
-    config = uvicorn.Config(
-        create_app(service, **more), port=port, http=protocol, ws="none", lifespan="off", log_config=None, access_log=False,
-        ssl_certfile=tls and tls[0], ssl_keyfile=tls and tls[1],
-    )  # fmt: skip
+    config = configured(
+        create_app(service, **more), service.config, port=port, ssl_certfile=tls and tls[0], ssl_keyfile=tls and tls[1]
+    )
+    config.http.head_seconds = head_seconds  # type: ignore[union-attr]
     server = Server(config, service, lines.append)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -116,7 +116,7 @@ def test_a_run_is_watched_from_the_client(url):
     assert said == client.at(2).end_step(kl=9.0)  # a second delivery changes nothing
     with pytest.raises(ConfigError, match="no run or no step"):
         guerdon.Client(url).end_step()
-    with pytest.raises(ScoringError, match="answered 404"):
+    with pytest.raises(ScoringError, match=r"answered 404 .*: score samples of this run and this step first"):
         client.at(7).end_step()
 
 

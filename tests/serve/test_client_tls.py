@@ -89,6 +89,11 @@ def test_https_where_nobody_speaks_it():
                 ask()
 
 
+def test_http_where_https_is_spoken_is_said(secure):
+    [score] = Client(secure.url.replace("https", "http"), patience=0).score([talk("a")])
+    assert score.reason.endswith("; if the server speaks https, write https://")
+
+
 def test_a_file_without_certificates(tmp_path, monkeypatch):
     (tmp_path / "notes.pem").write_text("no certificate")
     for file in ("gone.pem", "notes.pem"):

@@ -9,6 +9,7 @@ import socket
 import time
 from contextlib import suppress
 
+import httpx2
 import pytest
 from serving import Letters, client_of, listening, service_of, settled
 from starlette.routing import Mount
@@ -29,7 +30,8 @@ def paths_of(routes, prefix: str = "") -> list[tuple[str, str]]:
         if isinstance(route, Mount):
             found += paths_of(route.routes, prefix + route.path)
         else:
-            method = next(iter(sorted((getattr(route, "methods", None) or {"GET"}) - {"HEAD"})))
+            methods = getattr(route, "methods", None) or {"GET"}
+            method = min(methods - {"HEAD"} or methods)
             found.append((method, prefix + route.path.replace("{name}", "rm").replace("{model}", "rm")))
     return found
 
@@ -135,16 +137,52 @@ def test_requests_have_ids():
     asyncio.run(go())
 
 
-def test_our_own_mistakes_are_500_with_an_id(monkeypatch):
+@pytest.mark.parametrize("path", ["/v1/score", "/v1/best_of_n", "/vllm/classify", "/nemo-gym/verify"])
+def test_our_own_mistakes_are_500_with_an_id(monkeypatch, caplog, path):
     async def go() -> None:
         service = service_of()
-        monkeypatch.setattr(service, "measure", None)
-        import httpx2
+        monkeypatch.setattr(service, "measure", lambda *_, **__: 1 / 0)
+        async with client_of(service) as client:
+            bodies = {
+                "/vllm/classify": {"input": "a"},
+                "/nemo-gym/verify": {
+                    "responses_create_params": {"input": "q"},
+                    "response": {"output": [{"role": "assistant", "content": "a"}]},
+                },
+            }
+            body = bodies.get(path, {"prompt": "p", "completions": ["a"]})
+            reply = await client.post(path, json=body, headers={"X-Request-Id": "q"})
+            assert (reply.status_code, reply.headers["X-Request-Id"]) == (500, "q")
+            assert "the server made a mistake" in reply.text
+            if path.startswith("/v1"):
+                assert reply.json()["error"]["request"] == "q"
+            elif path == "/nemo-gym/verify":
+                assert set(reply.json()) == {"detail"}  # its own envelope
+        assert 'status="500"} 1.0' in service.metrics.page().decode()
 
-        transport = httpx2.ASGITransport(create_app(service), raise_app_exceptions=False)
-        async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
-            reply = await client.post("/v1/score", json={"texts": ["a"]}, headers={"X-Request-Id": "q"})
-            assert (reply.status_code, reply.json()["error"]["request"]) == (500, "q")
+    asyncio.run(go())
+    assert "request q failed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Origin": "http://test"}, 200),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+    ],
+)
+def test_a_page_of_another_site_cannot_send_anything(headers, status):
+    async def go() -> None:
+        async with client_of(service_of()) as client:
+            reply = await client.post("/v1/score", json={"texts": ["a"]}, headers=headers)
+            assert reply.status_code == status
+            assert (await client.get("/v1/models", headers=headers)).status_code == 200
+            assert (await client.head("/health")).status_code == 200
 
     asyncio.run(go())
 
@@ -274,3 +312,64 @@ def test_a_stopping_server_finishes_and_refuses():
 
         asyncio.run(go())
     assert model.scored == ["a"]
+
+
+def test_connections_beyond_the_limit_are_told_so_and_the_others_go_on():
+    head = b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Length: 14\r\n"
+    with (
+        listening(service_of(connections=1)) as (port, _),
+        socket.create_connection(("127.0.0.1", port), timeout=10) as first,
+    ):
+        first.sendall(head + b"\r\n" + b'{"texts":["a"]')
+        assert first.recv(65536).startswith(b"HTTP/1.1 400")  # one connection is open
+        found = exchange(port, head + b"X-Request-Id: mine\r\n\r\n" + b'{"texts":["a"]').lower()
+        assert found.startswith(b"http/1.1 503")
+        assert b"retry-after: 1\r\n" in found
+        assert b"x-request-id: mine\r\n" in found
+        assert b"connection: close\r\n" in found
+        assert b'"kind":"connections"' in found
+        first.sendall(head.replace(b"14", b"15") + b"\r\n" + b'{"texts":["a"]}')
+        assert first.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_a_forwarded_address_is_not_believed(ring):
+    with listening(service_of(guesses=2), keys=ring[1]) as (port, _):
+        headers = [{"X-API-Key": f"grd_0_{n}", "X-Forwarded-For": f"10.0.0.{n}"} for n in range(3)]
+        found = [httpx2.get(f"http://127.0.0.1:{port}/ready", headers=one, trust_env=False) for one in headers]
+    assert [reply.status_code for reply in found] == [401, 401, 429]
+
+
+def test_a_route_that_a_dialect_does_not_have_is_answered_in_its_envelope():
+    async def go() -> None:
+        async with client_of(service_of()) as client:
+            for path, name in (("/tei/nope", "error_type"), ("/nemo-gym/nope", "detail"), ("/nope", "error")):
+                reply = await client.post(path, json={})
+                assert (reply.status_code, name in reply.json()) == (404, True), reply.text
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("name", ["z/page", "..", "a/../b", "./a", "a/steps/3"])
+def test_no_run_has_the_address_of_another_page(name):
+    async def go() -> None:
+        async with client_of(service_of()) as client:
+            for more in (
+                {"json": {"texts": ["a"], "run": name}},
+                {"json": {"texts": ["a"]}, "headers": {"X-Guerdon-Run": name}},
+            ):
+                reply = await client.post("/v1/score", **more)
+                assert (reply.status_code, "cannot name a run" in reply.text) == (400, True)
+            long = await client.post("/v1/score", json={"texts": ["a"]}, headers={"X-Guerdon-Run": "x" * 257})
+            assert long.status_code == 400
+            assert (await client.post("/v1/score", json={"texts": ["a"], "run": "a/b ../c.page"})).status_code == 200
+
+    asyncio.run(go())
+
+
+def test_a_file_of_keys_whose_ids_are_no_texts_is_none(tmp_path):
+    add_key(tmp_path / "keys.json", "a")
+    found = json.loads((tmp_path / "keys.json").read_text())
+    found["keys"][0]["id"] = []
+    (tmp_path / "keys.json").write_text(json.dumps(found))
+    with pytest.raises(ConfigError, match="not a file of keys"):
+        KeyRing(tmp_path / "keys.json")

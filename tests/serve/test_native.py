@@ -6,10 +6,14 @@ import asyncio
 import json
 import math
 import re
+import shutil
 import sys
+import threading
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from serving import Letters, client_of, service_of, settled, talk, value_of
 from tiny_models import chat
 
@@ -22,8 +26,10 @@ from guerdon.serve import schemas
 from guerdon.serve.call import Call, Item, Refused
 from guerdon.serve.config import ServeConfig
 from guerdon.serve.keys import KeyRing, add_key
+from guerdon.serve.models import load
 from guerdon.serve.native import body_of
 from guerdon.serve.service import Service
+from guerdon.types import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -173,8 +179,8 @@ def test_best_of_n():
         (b"[]", 400, "must be a JSON object"),
         (b'{"texts": ["a"], "step": NaN}', 400, "NaN is not JSON"),
         (b'{"texts": ["a"], "reference": Infinity}', 400, "Infinity is not JSON"),
-        (b'{"texts": ["a"], "reference": 1e999}', 400, "finite"),
-        (b'{"texts": ["a"], "run": "r", "step": 1e999}', 400, "step"),
+        (b'{"texts": ["a"], "reference": 1e999}', 400, "too large a number"),
+        (b'{"texts": ["a"], "run": "r", "step": 1e999}', 400, "too large a number"),
         (b"[" * 100_000, 400, "not JSON"),
         (b"\xff\xfe\x00", 400, "not JSON"),
         (b"{}", 400, "exactly one of"),
@@ -259,6 +265,100 @@ def test_what_waits_when_a_model_is_swapped_is_answered_by_the_old_one(saved):
         found = await asyncio.gather(first, waits, after)
         assert [measured.served.contract == "letters" for measured in found] == [True, True, False]
         assert model.scored == ["a", "b"]
+
+    asyncio.run(go())
+
+
+def test_a_run_that_begins_while_a_model_is_loaded_keeps_its_reward(monkeypatch):
+    async def go() -> None:
+        service, begun = service_of(), threading.Event()
+
+        def slowly(*_):
+            begun.wait(10)
+            return service.loaded("rm")
+
+        monkeypatch.setattr("guerdon.serve.service.load", slowly)
+        swap = asyncio.create_task(service.swap("rm", "other"))
+        await asyncio.sleep(0.01)
+        await service.score([Item(text="a")], Call(run="r", step=0))
+        begun.set()
+        with pytest.raises(Refused, match="must not change within a run") as refused:
+            await swap
+        assert refused.value.status == 409
+
+    asyncio.run(go())
+
+
+def test_what_judges_a_run_is_not_swapped_either():
+    async def go() -> None:
+        service = Service({"rm": Letters(), "second": Letters()}, ServeConfig(held_out="second"))
+        await service.score([Item(text="a")], Call(run="r", step=0))
+        with pytest.raises(Refused, match="second is the reward of, or held out from, r,"):
+            await service.swap("second", "other")
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [
+        ("/v1/score", b'{"texts": ["a"], "run": "r", "step": -1' + b"0" * 400 + b"}"),
+        ("/v1/score", b'{"texts": ["a"], "run": "r", "step": 1e999}'),
+        ("/v1/score", '{"texts": ["a"]}'.encode("utf-16")),
+        ("/v1/score/stream?run=r&step=%C2%B2", b'{"text": "a"}'),
+        (
+            "/kserve/v2/models/rm/infer",
+            b'{"inputs": [{"name": ["a"], "datatype": "BYTES", "shape": [1], "data": ["a"]}]}',
+        ),
+        ("/nemo-gym/verify", b'{"responses_create_params": {}, "response": {}, "x": 1e999}'),
+        ("/nemo-gym/verify", b'{"responses_create_params": {}, "response": {}, "x": ' + b"[" * 960 + b"]" * 960 + b"}"),
+    ],
+)
+def test_what_cannot_be_read_is_our_mistake_nowhere(path, sent):
+    async def go() -> int:
+        async with client_of(service_of()) as client:
+            return (await client.post(path, content=sent)).status_code
+
+    assert asyncio.run(go()) in (400, 422)
+
+
+def test_an_id_that_cannot_be_sent_back_costs_no_line():
+    async def go() -> list[dict]:
+        ids = ["1e999", "[" * 900 + "]" * 900, '"b"']
+        async with client_of(service_of()) as client:
+            lines = "\n".join(f'{{"text": "a", "id": {id}}}' for id in ids)
+            reply = await client.post("/v1/score/stream", content=lines)
+            return [json.loads(line) for line in reply.text.splitlines()]
+
+    *rows, last = asyncio.run(go())
+    assert [row["status"] for row in sorted(rows, key=lambda row: row["index"])] == ["error", "ok", "ok"]
+    assert (last["done"], last["lines"]) == (True, 3)
+
+
+def test_pickled_weights_are_not_read_whatever_lies_beside_them(saved, tmp_path, monkeypatch):
+    folder = tmp_path / "pickled"
+    shutil.copytree(saved / "llama", folder)
+    weights = load_file(folder / "model.safetensors")
+    torch.save(weights, folder / "pytorch_model.bin")
+    save_file({"x": torch.zeros(1)}, folder / "other.safetensors")
+    (folder / "model.safetensors").unlink()
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("a pickle was read"))
+    with pytest.raises(ConfigError, match="pickled weights are not read here"):
+        load("rm", str(folder), ServeConfig())
+
+
+def test_a_torn_file_beside_the_weights_is_named(saved, tmp_path):
+    shutil.copytree(saved / "llama", tmp_path / "torn")
+    (tmp_path / "torn" / "z.safetensors").write_bytes(b"torn")
+    with pytest.raises(ConfigError, match=r"z\.safetensors: is no whole safetensors file"):
+        load("rm", str(tmp_path / "torn"), ServeConfig())
+
+
+def test_a_swap_to_a_name_that_no_folder_has_is_refused():
+    async def go() -> None:
+        with pytest.raises(Refused, match="cannot be loaded") as refused:
+            await service_of().swap("rm", "x" * 5000)
+        assert refused.value.status == 422
 
     asyncio.run(go())
 

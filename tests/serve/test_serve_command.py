@@ -21,7 +21,7 @@ from guerdon.model.reward import RewardModel
 from guerdon.serve.call import Refused
 from guerdon.serve.config import ServeConfig, from_yaml
 from guerdon.serve.models import load
-from guerdon.serve.run import bound
+from guerdon.serve.run import admitted, bound
 from guerdon.serve.service import Service
 from guerdon.types import ConfigError
 
@@ -51,6 +51,7 @@ def test_models_have_names():
         ({"port": 70000}, "--port"),
         ({"queue_tokens": 0}, "--queue-tokens must be greater than 0"),
         ({"reward": "median"}, "not known"),
+        ({"models": ("a=x", "b=y"), "held_out": "nope"}, "--held-out nope: is not served; choose one of a, b"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_loaded(options, says):
@@ -137,11 +138,11 @@ def test_where_it_is_said_no_hash_is_made_up(saved, tmp_path):
 
 
 def test_what_has_no_contract_is_scored_over_http_without_a_pin():
-    from guerdon.commands.score import _scorer
+    from guerdon.commands.score import _served
 
     with (
         listening(service_of(Letters(contract=None))) as (port, _),
-        _scorer("", f"http://127.0.0.1:{port}", None, "", 8) as scorer,
+        _served(f"http://127.0.0.1:{port}", "", "", None, 8) as scorer,
     ):
         assert scorer.score([talk("a")]) == [value_of("a")]
 
@@ -170,6 +171,39 @@ def test_a_port_that_is_taken_is_found_before_anything_is_loaded(capsys):
     )
     with pytest.raises(ConfigError, match=r"--host 192.0.2.1 --port 0: cannot be listened on \(Cannot assign"):
         bound("192.0.2.1", 0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (
+            ["--tls-cert", "notes.pem", "--tls-key", "notes.pem"],
+            "--tls-cert notes.pem --tls-key notes.pem: are no cert",
+        ),
+        (["--watch-folder", "notes.pem"], "notes.pem: runs cannot be kept there"),
+    ],
+)
+def test_what_is_wrong_beside_the_model_is_found_before_it_is_loaded(tmp_path, monkeypatch, capsys, flags, says):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.pem").write_text("no certificate")
+    monkeypatch.setattr("guerdon.serve.models.load", lambda *_: pytest.fail("a model was loaded"))
+    with pytest.raises(SystemExit) as stopped:
+        main(["serve", "rm=x", "--port", "0", *flags])
+    assert stopped.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_files_are_opened_for_as_many_connections_as_may_be(monkeypatch, caplog):
+    import resource
+
+    limits = [(256, 1000)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, pair: limits.append(pair))
+    assert admitted(100) == 100
+    assert admitted(500) == 500
+    assert limits == [(256, 1000), (628, 1000)]
+    assert admitted(4096) == 1000 - 128
+    assert "872 connections are taken" in caplog.text
 
 
 def test_what_takes_its_time_is_said(tmp_path, capsys):

@@ -11,7 +11,10 @@ import time
 
 import numpy as np
 import pytest
+from serving import client_of, service_of
 from tiny_models import chat
+from tokenizers import Tokenizer as Model
+from tokenizers.models import WordLevel
 
 from guerdon.diagnose.monitor import Monitor, Observation, Settings
 from guerdon.diagnose.novelty import Novelty
@@ -20,8 +23,9 @@ from guerdon.serve.answers import Answers
 from guerdon.serve.call import Call, Item, Refused, Served
 from guerdon.serve.run_page import run_page, runs_page
 from guerdon.serve.run_record import NOTHING_YET, path_of
+from guerdon.serve.run_routes import run_routes
 from guerdon.serve.run_svg import Line, Mark, chart
-from guerdon.serve.watch import Watch, WatchOptions
+from guerdon.serve.watch import Watch, WatchOptions, watch_of
 from guerdon.types import ConfigError, Score
 
 KEPT = {"grace": 0.0}
@@ -539,3 +543,91 @@ def test_the_page_escapes_runs_alone_and_fetches_nothing():
     assert "√KL" not in text  # never sent, so never drawn
     assert "not sent by the client" in text
     assert "7 s ago" in text
+
+
+MALFORMED = [{"role": "user", "content": None}, {"role": "user"}, {"role": "user", "content": 1}, "a", None, {}]
+
+
+@pytest.mark.parametrize("message", MALFORMED)
+def test_a_malformed_message_costs_no_other_its_score_and_is_counted(message):
+    async def go():
+        service = service_of()
+        with watch_of(service) as seen:
+            async with client_of(service, routes=run_routes(seen)) as client:
+                body = {"conversations": [chat("hi", "b"), [message]], "run": "r", "step": 0}
+                reply = await client.post("/v1/score", json=body)
+                return reply, (await client.get("/runs/r")).json()
+
+    reply, view = asyncio.run(go())
+    assert [score["status"] for score in reply.json()["scores"]] == ["ok", "error"]
+    assert view["counts"] == {"ok": 1, "error": 1}
+
+
+def test_statistics_never_cost_a_reply(monkeypatch):
+    async def go():
+        service = service_of()
+        with watch_of(service) as seen:
+            monkeypatch.setattr(seen, "seen", lambda *_: 1 / 0)
+            return await service.score([Item(text="a")], Call(run="r", step=0))
+
+    assert asyncio.run(go())[0].status == "ok"
+
+
+def test_what_no_tokenizer_reads_is_counted_and_the_others_are_measured():
+    class Tokenizer(Template):
+        @property
+        def backend_tokenizer(self):
+            return Model(WordLevel({"w": 0, "?": 1}, unk_token="?"))
+
+    class Real(Fake):
+        def model(self, name):
+            return Served("rm", "print", "hash", 512, Tokenizer())
+
+    async def story(seen):
+        items = [*items_of("w w", "\ud800"), Item(ids=(2**70,))]
+        seen.seen(Call(run="r", step=1), items, [Score(1.0), Score(0, "error"), Score(0, "error")])
+        await seen.close_step("r", 1)
+        return await seen.view("r")
+
+    view = run_watch(story, Real())
+    assert view["counts"] == {"ok": 1, "error": 2}
+    assert series_of(view, "proxy") == [1.0]
+
+
+@pytest.mark.parametrize("name", ["\ud800", "x" * 257])
+def test_a_run_has_a_name_that_a_file_and_a_page_can_hold(name):
+    async def go():
+        async with client_of(service_of()) as client:
+            raw = json.dumps({"texts": ["a"], "run": name, "step": 0})
+            return await client.post("/v1/score", content=raw)
+
+    assert asyncio.run(go()).status_code == 400
+
+
+def test_a_changed_contract_is_a_warning_and_stays_one_after_a_restart(tmp_path):
+    async def story(seen):
+        for step, contract in enumerate(("one", "one", "two", "two")):
+            seen.seen(Call(run="r", step=step, contract=contract), items_of("a"), [Score(1.0)])
+            await seen.close_step("r", step)
+        return await seen.view("r")
+
+    async def again(seen):
+        return await seen.view("r")
+
+    for view in (run_watch(story, folder=tmp_path), run_watch(again, folder=tmp_path)):
+        assert view["contracts"] == [
+            {"model": "rm", "contract": "one", "step": 0},
+            {"model": "rm", "contract": "two", "step": 2},
+        ]
+        assert view["status"] == "warn"
+        assert "The contract of rm changed at step 2" in view["reason"]
+        assert "The contract of rm changed at step 2" in run_page(view, 0.0)
+        assert "rm two from step 2" in run_page(view, 0.0)
+
+
+def test_the_held_out_model_of_a_run_has_its_contract_noted():
+    async def story(seen):
+        seen.seen(Call(run="r", step=1, contract="c"), items_of("a"), [Score(1.0)])
+        return await seen.view("r")
+
+    assert [one["model"] for one in run_watch(story, held_out="second")["contracts"]] == ["rm", "second"]

@@ -129,7 +129,7 @@ def _tensors(inputs: Any) -> list[Item]:
     """The rows of named BYTES tensors."""
     if not isinstance(inputs, list) or not all(isinstance(tensor, dict) for tensor in inputs):
         raise Refused(400, "inputs must be a list of tensors")
-    rows = {tensor.get("name"): _row(tensor) for tensor in inputs}
+    rows = {wire.text(tensor.get("name"), "the name of a tensor"): _row(tensor) for tensor in inputs}
     if rows.keys() == {"text"}:
         return [Item(text=value) for value in rows["text"]]
     if rows.keys() == {"messages"}:

@@ -47,6 +47,8 @@ def post(path: str, handle: Callable[[Request, Body], Awaitable[Response]], refu
             reply = await handle(request, json_object(await request.body()))
         except Refused as refused:
             return _refused(request, refused, refuse)
+        except RecursionError:  # what can be read is not always what can be written back
+            return _refused(request, Refused(400, "the body is nested too deeply", kind="json"), refuse)
         if contract := request.scope.get("guerdon.contract"):
             reply.headers["ETag"] = f'"{contract}"'
         return reply
