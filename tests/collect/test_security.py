@@ -419,6 +419,17 @@ def test_bodies_that_are_wrong_in_form_are_refused(place):
     assert place.client().get("/static/%2e%2e/%2e%2e/store.py").status_code == 404
 
 
+def test_a_character_that_no_database_text_can_hold_is_refused(place):
+    """PostgreSQL takes no NUL; wherever one stands it is the sender's mistake, and nothing is changed."""
+    client = place.client("lead one")
+    form = {"csrf": client.headers["x-csrf-token"], "text": "# Be\0fair", "action": "save"}
+    before = place.store.guideline("one")
+    assert client.post("/studies/one/guidelines/edit", data=form).status_code == 400
+    assert client.get("/studies/o%00ne").status_code == 400
+    assert client.get("/studies/one/judgements?rater=a%00b").status_code == 400
+    assert place.store.guideline("one") == before
+
+
 def test_the_audit_looks_at_every_pinned_version():
     folder = Path(__file__).parents[2]
     if shutil.which("make") is None:

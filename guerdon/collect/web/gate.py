@@ -8,7 +8,7 @@ nobody learns which studies exist.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 from urllib.parse import quote
@@ -132,6 +132,7 @@ def route(site: Site, method: str, path: str, rule: Rule, handler: Handler) -> R
 
 def _enter(site: Site, request: Request, rule: Rule) -> Visit | Response:
     """Who is it, and may they? Nothing of the body has been read yet."""
+    _require_no_nul((*map(str, request.path_params.values()), *request.query_params.values()))
     token = request.cookies.get(site.cookie, "")
     session = sessions.session(site.access, token)
     study = str(request.path_params.get("study", ""))
@@ -161,6 +162,12 @@ def allowed(access: Access, person: Person, rule: Rule, study: str) -> bool:
     if rule == "begin":
         return person.role != "rater"
     return rule in ("anyone", "person") or person.role == "admin"
+
+
+def _require_no_nul(texts: Iterable[str]) -> None:
+    """PostgreSQL keeps no text with a NUL character, and no keyboard writes one."""
+    if any("\0" in text for text in texts):
+        raise Stop(400, "A character was sent that no text can hold (NUL), so nothing was changed.")
 
 
 def _require_own_origin(site: Site, request: Request) -> None:
@@ -221,6 +228,7 @@ async def _with_body(visit: Visit, most: int) -> Visit:
     for name, value in form.multi_items():
         if isinstance(value, str):
             many.setdefault(name, []).append(value)
+    _require_no_nul(text for texts in many.values() for text in texts)
     return replace(visit, form=dict(form), many=many)
 
 
