@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,7 +24,7 @@ from guerdon.adapters.trl import reward_func
 from guerdon.client import Client
 from guerdon.model.reward import RewardModel
 from guerdon.serve.dialects.wire import sigmoid
-from tests.adapters.consumers import consumers
+from tests.adapters.consumers import FOLDER, consumers
 
 OPENRLHF_MOCKS = ("ray", "vllm", "deepspeed", "flash_attn", "torchdata", "pylatexenc")
 
@@ -163,24 +167,23 @@ def test_coheres_client_is_told_which_document_is_too_long(encoder):  # noqa: F8
             client.rerank(model="encoder", query=PROMPT, documents=["fine", "the lazy dog " * 30])
 
 
-LITELLM_MOCKS = "boto3 botocore distro dotenv fastuuid h2 jiter jsonschema pydantic_settings sniffio tiktoken".split()
-
-
-def test_litellm_ranks(encoder, monkeypatch):  # noqa: F811
+def test_litellm_ranks(encoder, tmp_path):  # noqa: F811
     """By the providers that have a dialect here; that of Jina replaces the path it is given."""
-    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # which it would fetch
+    if not (FOLDER / "litellm").is_dir():
+        pytest.skip(f"litellm is not installed in {FOLDER}; run: make setup")
+    (tmp_path / "asked.json").write_text(json.dumps({"query": PROMPT, "documents": ANSWERS}))
+    with serving({"encoder": encoder.model}, dialect="jina") as url:
+        command = [sys.executable, str(Path(__file__).parent / "litellm_caller.py"), url, str(tmp_path / "asked.json")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    said = json.loads(done.stdout.splitlines()[-1])
     expected = sorted(range(5), key=lambda i: -encoder.scores[i])
-    places = {"cohere": "/jina", "hosted_vllm": "/vllm", "infinity": "/infinity", "huggingface": "/tei", "jina_ai": ""}
-    with consumers("litellm", *LITELLM_MOCKS), serving({"encoder": encoder.model}, dialect="jina") as url:
-        litellm = importlib.import_module("litellm")
-        asked = {"query": PROMPT, "documents": ANSWERS, "api_key": "none"}
-        for provider, path in places.items():
-            found = litellm.rerank(model=f"{provider}/encoder", api_base=url + path, **asked).results
-            assert [row["index"] for row in found] == expected, provider
-            values = [row["relevance_score"] for row in found]
-            assert values == pytest.approx([sigmoid(encoder.scores[i]) for i in expected], abs=1e-6), provider
-        with pytest.raises(litellm.NotFoundError, match="there is no model"):
-            litellm.rerank(model="cohere/rerank-v3.5", api_base=f"{url}/jina", **asked)
+    assert len(said["found"]) == 5
+    for provider, rows in said["found"].items():
+        assert [row["index"] for row in rows] == expected, provider
+        values = [row["relevance_score"] for row in rows]
+        assert values == pytest.approx([sigmoid(encoder.scores[i]) for i in expected], abs=1e-6), provider
+    assert "there is no model" in said["error"]
 
 
 KSERVE_MOCKS = "ray kubernetes kubernetes_asyncio cloudevents tabulate timing_asgi tritonclient six grpc_interceptor grpc_health grpc_tools".split()
