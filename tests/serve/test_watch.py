@@ -537,9 +537,8 @@ def test_the_page_escapes_runs_alone_and_fetches_nothing():
         assert "NaN" not in page
         assert "nan" not in page.replace("finance", "")
     text = run_page(view, view["seen"] + 7)
-    assert (
-        text.index('class="verdict ok"') < text.index("Does held-out follow") < text.index("What is the policy doing?")
-    )
+    said = f'class="verdict {view["status"]}"'  # it depends on which held-out scores have come by now
+    assert text.index(said) < text.index("Does held-out follow") < text.index("What is the policy doing?")
     assert "√KL" not in text  # never sent, so never drawn
     assert "not sent by the client" in text
     assert "7 s ago" in text
