@@ -46,6 +46,7 @@ STARTING = 4  # looks that make up the start
 PRIOR = 10  # looks that the spread within a step counts for in the noise
 GAINED = 2.0  # standard errors by which held-out must have gained before it can stall
 FEWEST_GROUPS = 24  # prompts with two or more scored answers before their order is read
+FEWEST_ON_COURSE = 64  # the same for `course`, which is read from the first steps on, where a policy moves by leaps
 STILL = 1e-6  # mean square of log-ratios within prompts, nats^2, below which they are rounding errors: the policy has not moved
 
 
@@ -237,7 +238,8 @@ def _back(looks: Looks, sums: list[Floats], b: int, rules: Rules) -> Floats:
 
 def _course(looks: Looks, sums: list[Floats], b: int, rules: Rules) -> Floats:
     """Evidence that held-out falls along the road that the policy has come of late, by more than is let pass."""
-    is_asked, freedom, course, square = _moved(looks, "course", b)
+    is_known, freedom, course, square = _moved(looks, "course", b)
+    is_asked = is_known & (looks.course_groups[..., -b:].sum(-1) >= FEWEST_ON_COURSE)
     (_, g0, _, _), (_, now, _, _) = (
         tuple(part[..., 0] for part in _window(sums, np.array([end]), length))
         for end, length in ((STARTING, STARTING), (looks.count, min(b, looks.count)))

@@ -134,7 +134,8 @@ def test_the_covariance_with_the_log_ratio_is_the_slope_of_gold_on_the_way_to_th
 
 
 def test_the_course_by_hand():
-    """Eight looks of eight prompts with two answers: L = -0.3 over 32 degrees of freedom, of which 0.1 x 0.5 is let pass."""
+    """Eight looks of eight prompts with two answers: L = -0.3 over 64 degrees of freedom, of which 0.1 x 0.25 is let pass, as
+    held-out gained 0.5 over half of the window. The last four looks have 32 prompts, too few to count."""
     looks, sums = 8, 8 * -0.3
     found = weigh(
         looks_of(
@@ -143,10 +144,22 @@ def test_the_course_by_hand():
         ),
         Rules(astray=0.1),
     )  # fmt: skip
-    last_four = (0.3 - 0.1 * 0.5) * 32 / math.sqrt(32 * 0.25)
-    all_eight = (0.3 - 0.1 * 0.25) * 64 / math.sqrt(64 * 0.25)  # the mean of eight is half as far above the start
-    assert found.course == pytest.approx(max(last_four, all_eight))
+    assert found.course == pytest.approx((0.3 - 0.1 * 0.25) * 64 / math.sqrt(64 * 0.25))
     assert found.back == found.turn == -math.inf
+
+
+def test_a_course_of_few_prompts_is_not_read():
+    sums = {name: [8] * 7 for name in ("course_groups", "course_freedom", "course_spread")}
+    found = weigh(
+        looks_of(
+            mean=[0] * 8,
+            course=[-9.0] * 7 + [0],
+            course_square=[2.0] * 7 + [0],
+            **{k: [*v, 7] for k, v in sums.items()},
+        ),
+        Rules(),
+    )
+    assert found.course == -math.inf
 
 
 def test_a_course_on_which_held_out_rises_is_no_evidence():
@@ -172,12 +185,12 @@ def test_rounding_errors_of_a_policy_that_rests_are_no_road():
 
 
 def test_each_kind_counts_the_answers_that_it_knows():
-    """Ratios are known of all eight prompts, the course of two of them, a reward of none; each as if it came alone."""
+    """Ratios are known of all eight prompts, the course of four of them, a reward of none; each as if it came alone."""
     rng = np.random.default_rng(0)
     both, path, course = Monitor(), Monitor(), Monitor()
     for step in range(20):
         held_out, ratios, numbers = answers_of(rng, -0.5)
-        late = np.where(numbers < 2, ratios, math.nan)
+        late = np.where(numbers < 4, ratios, math.nan)
         lists = (step, step, step, held_out, (), numbers)
         seen = both.observe(Observation(*lists, ratios=ratios, course=late))
         alone = path.observe(Observation(*lists, ratios=ratios))
@@ -185,7 +198,7 @@ def test_each_kind_counts_the_answers_that_it_knows():
         found = seen.evidence
         assert found.get("back") == alone.evidence.get("back")
         assert found.get("course") == few.evidence.get("course")
-        assert (found.get("course", -math.inf) == -math.inf) == (2 * (step + 1) < 24)  # 24 prompts, of two a step
+        assert (found.get("course", -math.inf) == -math.inf) == (4 * (step + 1) < 64)  # 64 prompts, of four a step
 
 
 def answers_of(rng, relation, n=8, prompts=8):

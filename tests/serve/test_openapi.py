@@ -60,9 +60,10 @@ def test_no_request_breaks_the_server(case):
 def require_no_fault(case):
     if case.path == "/ready":
         pytest.skip("503 is its answer while the queue is full")
+    # Each call here has an event loop of its own: one that gives up early would leave its batch behind in a loop that is gone,
+    # and the next call would wait for it. tests/serve/test_faults.py has deadlines, in one loop, as a server has.
+    case.headers.pop("X-Guerdon-Timeout", None)
     response = case.call()
-    if response.status_code == 504 and "X-Guerdon-Timeout" in case.headers:
-        return  # its deadline was too near
     case.validate_response(response, checks=[not_a_server_error])
     assert response.status_code < 500
 
@@ -107,10 +108,14 @@ def spoiled(value, how):
 
 
 @pytest.mark.parametrize(("path", "body"), RIGHT)
-def test_no_spoiled_part_of_a_right_request_is_our_mistake(path, body, tmp_path, monkeypatch):
+def test_no_spoiled_part_of_a_right_request_is_our_mistake(path, body, tmp_path, monkeypatch, request):
     monkeypatch.setattr("guerdon.model.load.HfApi", lambda: 1 / 0)  # what a swap names is asked for nowhere
     key = add_key(tmp_path / "keys.json", "me", admin=True)
-    made = create_app(service, keys=KeyRing(tmp_path / "keys.json"), routes=run_routes(seen))
+    own = service_of()
+    own.watch = watch = Watch(own)
+    watch.start()
+    request.addfinalizer(watch.stop)
+    made = create_app(own, keys=KeyRing(tmp_path / "keys.json"), routes=run_routes(watch))
     client = TestClient(made, raise_server_exceptions=False, headers={"X-API-Key": key})
     assert client.post(path, json=body).status_code in (200, 404, 422)
     for how in NONSENSE:
