@@ -94,7 +94,7 @@ def optimise(
         prompts_per_step=size.prompts_per_step,
         samples_per_prompt=size.samples_per_prompt,
         max_new_tokens=size.new_tokens,
-        beta=0.05 if with_kl else 0.0,
+        beta=0.2 if with_kl else 0.0,
         learning_rate=5e-4 if with_kl else 1e-3,
         value_from="reward",
         held_out_budget=32,

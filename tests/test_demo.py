@@ -84,7 +84,7 @@ def test_only_a_demo_is_replaced(demo, tmp_path):
 
 
 def test_policy_runs_are_whole_and_on_one_page(demo):
-    for name, beta in (("ppo", 0.05), ("ppo-without-kl", 0.0)):
+    for name, beta in (("ppo", 0.2), ("ppo-without-kl", 0.0)):
         rows = [json.loads(line) for line in (demo / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         assert [row["step"] for row in rows] == [1, 2]
         assert {row["beta"] for row in rows} == {beta}
