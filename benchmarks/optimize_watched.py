@@ -1,6 +1,7 @@
 """How well the monitor judges the runs in LAB/watched (`optimize_lab.py ARM SEEDS --watched`), where gold is known.
 
     python benchmarks/optimize_watched.py runs/lab > table.md
+    python benchmarks/optimize_watched.py runs/lab --by-samples
 
 What is lost is measured in two stages, because the highest point of a noisy curve lies above the curve. The curve is gold of
 all samples of a step, less the ease of its questions, smoothed by a normal kernel of `WIDTH` steps; the peak is placed where it
@@ -12,6 +13,7 @@ held-out scores that the run recorded.
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import sys
@@ -186,9 +188,36 @@ def share_of(part: int, count: int) -> str:
     return f"{part} of {count} (95 % {low:.0f} to {high:.0f} %)"
 
 
-def main(lab: Path) -> None:
+def by_samples(folder: Path) -> str:
+    """A line of the table that draws no answer anew: the smoothed curve, where a tenth of its gain is lost, and each budget's stop."""
+    golds = true_gold(folder)
+    curve = smoothed(np.array([golds[str(step + 1)] for step in range(len(golds))]))
+    peak, limits, stops, kind = int(curve.argmax()), thresholds(Settings(steps=STEPS)), [], "-"
+    lost = (curve[peak] - curve[peak:]) / (curve[peak] - curve[0]) > 0.1
+    for shown in SHOWN:
+        stopped = next((v for v in verdicts(folder, shown) if v.status == "stop"), None)
+        stops.append(str(stopped.step) if stopped else "-")
+        if stopped and shown == SHOWN[0]:
+            kind = max(limits, key=lambda one: stopped.evidence[one] / limits[one])
+    level = ", ".join(f"{curve[at]:.3f}" for at in (0, peak, -1))
+    tenth = str(peak + int(lost.argmax()) + 1) if lost.any() else "-"
+    return f"| {folder.name} | {level} | {peak + 1} | {tenth} | {', '.join(stops)} | {kind} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("lab", type=Path, nargs="?", default=Path("runs/lab"))
+    parser.add_argument("--by-samples", action="store_true", help="the runs' own samples alone: seconds, not an hour")
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    folders = sorted((p.parent for p in (lab / "watched").glob("*/run.json")), key=lambda p: p.name)
+    folders = sorted((p.parent for p in (options.lab / "watched").glob("*/run.json")), key=lambda p: p.name)
+    if options.by_samples:
+        budgets = ", ".join(str(EACH * shown) for shown in SHOWN)
+        print(
+            f"| run | gold: start, peak, end | peak at step | a tenth lost at step | stop with {budgets} scores a step | by, with the most |"
+        )
+        print("|---|---:|---:|---:|---:|---|", *map(by_samples, folders), sep="\n")
+        return
     for shown in SHOWN:
         print(
             f"\n### {EACH * shown} scores a step\n\n" + "\n".join(table([judge(folder, shown) for folder in folders]))
@@ -196,4 +225,4 @@ def main(lab: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/lab"))
+    main()

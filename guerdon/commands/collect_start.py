@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import socket
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +37,7 @@ def collect_start(
         behind_proxy: Address of the proxy that ends TLS in front of this server; its X-Forwarded-* headers are believed.
         insecure: Listen wider without TLS. Passwords and answers can then be read on the way.
     """
+    from guerdon.commands.listen import bound
     from guerdon.types import ConfigError
 
     try:
@@ -71,27 +70,6 @@ def collect_start(
         )
         with suppress(KeyboardInterrupt):
             uvicorn.Server(config).run([at])
-
-
-def bound(host: str, port: int) -> socket.socket:
-    """A socket at that address, which does not listen yet: a port that is taken is found before an address is printed.
-
-    Raises ConfigError.
-    """
-    from guerdon.types import ConfigError
-
-    if not 0 <= port <= 65535:
-        raise ConfigError(f"--port is {port}; write 1 to 65535, or 0 for a free one")
-    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        found.bind((host, port))
-    except OSError as error:
-        found.close()
-        if error.errno == errno.EADDRINUSE:
-            raise ConfigError(f"--port {port}: is taken on {host}; choose another, or 0 for a free one") from None
-        raise ConfigError(f"--host {host} --port {port}: cannot be listened on ({error.strerror or error})") from None
-    return found
 
 
 def serving_of(

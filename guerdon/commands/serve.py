@@ -25,10 +25,11 @@ def serve(config: Any) -> None:
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise ConfigError(f"{_INSTALL} ({error.name} is missing)") from error
+    from guerdon.commands.listen import bound
     from guerdon.serve.app import create_app
     from guerdon.serve.keys import KeyRing
     from guerdon.serve.models import load
-    from guerdon.serve.run import bound, require_certificate
+    from guerdon.serve.run import require_certificate
     from guerdon.serve.run import serve as run
     from guerdon.serve.run_routes import run_routes
     from guerdon.serve.service import Service

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import signal
 import socket
@@ -133,23 +132,6 @@ class Protocol(HttpToolsProtocol):
         if self._head is not None:
             self._head.cancel()
         self._head, self._size = None, 0
-
-
-def bound(host: str, port: int) -> socket.socket:
-    """A socket at that address, which does not listen yet: a port that is taken is found before anything is loaded.
-
-    Raises ConfigError.
-    """
-    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        found.bind((host, port))
-    except OSError as error:
-        found.close()
-        if error.errno == errno.EADDRINUSE:
-            raise ConfigError(f"--port {port}: is taken on {host}; choose another, or 0 for a free one") from None
-        raise ConfigError(f"--host {host} --port {port}: cannot be listened on ({error.strerror or error})") from None
-    return found
 
 
 def configured(app: ASGIApp, config: ServeConfig, **more: Any) -> uvicorn.Config:

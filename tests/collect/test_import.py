@@ -17,7 +17,8 @@ from guerdon.cli import main
 from guerdon.collect.access import Access
 from guerdon.collect.settings import Settings
 from guerdon.collect.store import Store
-from guerdon.commands.collect_start import bound, serving_of
+from guerdon.commands.collect_start import serving_of
+from guerdon.commands.listen import bound
 from guerdon.data.export import export
 from guerdon.types import ConfigError, Judgement, Question
 from tests.collect.work import question

@@ -17,11 +17,12 @@ from serving import Letters, client_of, listening, service_of, talk, value_of
 from tiny_models import chat
 
 from guerdon.cli import main
+from guerdon.commands.listen import bound
 from guerdon.model.reward import RewardModel
 from guerdon.serve.call import Refused
 from guerdon.serve.config import ServeConfig, from_yaml
 from guerdon.serve.models import load
-from guerdon.serve.run import admitted, bound
+from guerdon.serve.run import admitted
 from guerdon.serve.service import Service
 from guerdon.types import ConfigError
 
