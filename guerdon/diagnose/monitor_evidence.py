@@ -21,7 +21,9 @@ log pi - log pi_ref within prompts, over the last b looks. Mixing the policy wit
 constant, changes mean held-out at the rate D per unit of w at w = 1, where the policy is; and near the reference KL grows as
 w^2. So D log sqrt(k_C / k_B) is what another b looks like the last would add to held-out, were they to go on along that path. L is the same covariance with log pi -
 log pi_late, where pi_late is the policy of some steps ago or its mean of late: the rate of held-out at the policy as it is,
-on the way that it took last, and what another stretch of that length would add. No road is assumed: it is the one taken.
+on the way that it took last, and what another stretch of that length would add. No road is assumed: it is the one taken. Around
+the peak of held-out the rate sinks through 0, and a straight line through many looks says where it is now, and a little later,
+with less noise than a few looks and less delay than the mean of many.
 
 The third can see a fall before it is one: a
 policy that moves along its reward changes mean gold at the rate cov(gold, proxy) / var(proxy) of its own answers (the
@@ -42,11 +44,16 @@ from guerdon.evaluate.columns import Floats, Ints
 
 CURRENT = (4, 8, 16, 32)  # looks in the current window
 EARLIER = (8, 16, 32)  # looks in the earlier window
+TRENDS = (12, 16, 24, 48)  # looks that a line is drawn through, for `course`
+AHEAD = 1 / 8  # of those looks: how far on the line is read
+RECENT = 8  # looks that make up what was gained until now, for `course`
 STARTING = 4  # looks that make up the start
 PRIOR = 10  # looks that the spread within a step counts for in the noise
 GAINED = 2.0  # standard errors by which held-out must have gained before it can stall
 FEWEST_GROUPS = 24  # prompts with two or more scored answers before their order is read
-FEWEST_ON_COURSE = 64  # the same for `course`, which is read from the first steps on, where a policy moves by leaps
+FEWEST_ON_COURSE = (
+    64  # the same for `course`: a policy moves by leaps in its first steps, and products of fewer have long tails
+)
 STILL = 1e-6  # mean square of log-ratios within prompts, nats^2, below which they are rounding errors: the policy has not moved
 
 
@@ -114,7 +121,7 @@ class Rules:
     pace: float = 0.4
     further: float = 0.2
     ahead: float = 0.025
-    astray: float = 0.01
+    astray: float = 0.02
 
 
 @dataclass(frozen=True)
@@ -164,7 +171,8 @@ def weigh(looks: Looks, rules: Rules) -> Evidence:
             fall, stall, turn = np.maximum(fall, fallen), np.maximum(stall, stalled), np.maximum(turn, turned)
             joint = np.maximum(joint, (stalled + turned) / np.sqrt(2))
             back = np.maximum(back, _back(looks, sums, b, rules))
-            course = np.maximum(course, _course(looks, sums, b, rules))
+        for length in TRENDS:
+            course = np.maximum(course, _course(looks, sums, length, rules))
     return Evidence(fall, stall, turn, joint, back, course, noise)
 
 
@@ -236,16 +244,42 @@ def _back(looks: Looks, sums: list[Floats], b: int, rules: Rules) -> Floats:
     return back
 
 
-def _course(looks: Looks, sums: list[Floats], b: int, rules: Rules) -> Floats:
-    """Evidence that held-out falls along the road that the policy has come of late, by more than is let pass."""
-    is_known, freedom, course, square = _moved(looks, "course", b)
-    is_asked = is_known & (looks.course_groups[..., -b:].sum(-1) >= FEWEST_ON_COURSE)
-    (_, g0, _, _), (_, now, _, _) = (
-        tuple(part[..., 0] for part in _window(sums, np.array([end]), length))
-        for end, length in ((STARTING, STARTING), (looks.count, min(b, looks.count)))
+def _course(looks: Looks, sums: list[Floats], length: int, rules: Rules) -> Floats:
+    """Evidence that held-out falls along the road that the policy has come of late, by more than is let pass: by the straight
+    line of least squares through the rates of the last `length` looks, where it will be `AHEAD` of that length further on.
+
+    None where the rates bend upwards by more than a standard error: they level off, as they do when a run has gained what
+    there is, and the line would go on falling.
+    """
+    found: Floats = np.full(looks.n.shape[:-1], -np.inf)
+    if looks.count < STARTING + length:
+        return found
+    is_known, *_ = _moved(looks, "course", length)
+    names = ("course_groups", "course_freedom", "course", "course_square")
+    groups, freedom, course, square = (getattr(looks, name)[..., -length:] for name in names)
+    total = np.maximum(freedom.sum(-1, keepdims=True), 1.0)
+    when = np.arange(1.0 - length, 1.0)  # looks, 0 is now
+    middle = (freedom * when).sum(-1, keepdims=True) / total
+    off = when - middle
+    width = np.maximum((freedom * off**2).sum(-1, keepdims=True), 1.0)
+    line = (
+        1 / total + (AHEAD * length - middle) * off / width
+    )  # what each look's sum counts for in the line's height there
+    bend = (
+        off**2
+        - (freedom * off**2).sum(-1, keepdims=True) / total
+        - off * (freedom * off**3).sum(-1, keepdims=True) / width
     )
-    allowed = rules.astray * np.maximum(now - g0, 0.0)
-    found: Floats = np.where(is_asked, (-course - allowed * freedom) / np.sqrt(square), -np.inf)
+    is_level = (bend * course).sum(-1) > np.sqrt((bend**2 * square).sum(-1))
+    (_, g0, _, _), (_, now, _, _) = (
+        tuple(part[..., 0] for part in _window(sums, np.array([end]), end_length))
+        for end, end_length in ((STARTING, STARTING), (looks.count, RECENT))
+    )
+    lost = -(line * course).sum(-1) - rules.astray * np.maximum(now - g0, 0.0)
+    variance = (line**2 * square).sum(-1)
+    is_asked = is_known & (groups.sum(-1) >= FEWEST_ON_COURSE) & (variance > 0)
+    found = lost / np.sqrt(np.where(is_asked, variance, 1.0))
+    found = np.where(is_asked, np.where(is_level, np.minimum(found, 0.0), found), -np.inf)
     return found
 
 

@@ -133,39 +133,81 @@ def test_the_covariance_with_the_log_ratio_is_the_slope_of_gold_on_the_way_to_th
     assert kl(2e-3) / kl(1e-3) == pytest.approx(4, rel=1e-2)
 
 
+def on_course(rates, freedom, gain=0.0, square=0.25, **columns):
+    """Looks whose held-out changes at these rates on the course, by so many degrees of freedom each, a square for each degree."""
+    rates, freedom = np.array(rates), np.array(freedom, dtype=float)
+    given = {"course_groups": freedom, "course_freedom": freedom, "course_spread": freedom, **columns}
+    mean = np.repeat([0.0, gain], [4, len(rates) - 4])
+    return looks_of(mean=mean, course=rates * freedom, course_square=square * freedom, **given)
+
+
 def test_the_course_by_hand():
-    """Eight looks of eight prompts with two answers: L = -0.3 over 64 degrees of freedom, of which 0.1 x 0.25 is let pass, as
-    held-out gained 0.5 over half of the window. The last four looks have 32 prompts, too few to count."""
-    looks, sums = 8, 8 * -0.3
-    found = weigh(
-        looks_of(
-            mean=[0] * 4 + [0.5] * 4, proxy=[0] * looks, course_groups=[8] * looks, course_freedom=[8] * looks,
-            course_spread=[8.0] * looks, course=[sums] * looks, course_square=[8 * 0.25] * looks,
-        ),
-        Rules(astray=0.1),
-    )  # fmt: skip
-    assert found.course == pytest.approx((0.3 - 0.1 * 0.25) * 64 / math.sqrt(64 * 0.25))
+    """Sixteen looks, held-out 0.5 above the start: the only line is that of the last twelve, L = -0.3 all along and so in future
+    too. With 8 degrees of freedom each it is read 7 looks from their middle, whose squares about it add up to 143."""
+    found = weigh(on_course([-0.3] * 16, [8] * 16, gain=0.5), Rules(astray=0.1))
+    error = math.sqrt(0.25 / 8 * (1 / 12 + 7**2 / 143))
+    assert found.course == pytest.approx((0.3 - 0.1 * 0.5) / error)
     assert found.back == found.turn == -math.inf
 
 
-def test_a_course_of_few_prompts_is_not_read():
-    sums = {name: [8] * 7 for name in ("course_groups", "course_freedom", "course_spread")}
-    found = weigh(
-        looks_of(
-            mean=[0] * 8,
-            course=[-9.0] * 7 + [0],
-            course_square=[2.0] * 7 + [0],
-            **{k: [*v, 7] for k, v in sums.items()},
-        ),
-        Rules(),
-    )
-    assert found.course == -math.inf
+def test_the_course_is_the_line_of_least_squares_read_further_on():
+    """Against numpy's, with uneven degrees of freedom; the error against the spread of lines through noise of that size."""
+    rng = np.random.default_rng(0)
+    freedom, square = rng.integers(8, 40, 16), 0.25
+    rates = 0.4 - 0.05 * np.arange(16) + 0.01 * rng.normal(size=16)
+    found = weigh(on_course(rates, freedom, square=square), Rules())
+    part = slice(-12, None)
+
+    def ahead(rates):
+        return np.polyval(np.polyfit(np.arange(-11, 1), rates[part], 1, w=np.sqrt(freedom[part])), 12 / 8)
+
+    lines = [ahead(rng.normal(size=16) * np.sqrt(square / freedom)) for _ in range(4000)]
+    assert found.course == pytest.approx(-ahead(rates) / np.std(lines), rel=0.04)
+
+
+def test_a_rate_that_sinks_is_seen_before_it_is_below_zero():
+    found = weigh(on_course(0.2 - 0.005 * np.arange(40), [200] * 40), Rules())
+    assert found.course > 0
+
+
+def test_a_rate_that_has_levelled_off_is_no_evidence():
+    """Gain used up with a time constant of 8 looks: the line through them sinks below 0, the rate never does."""
+    steps = np.arange(40)
+    rates = 0.1 / 8 * 7 * np.exp(-steps / 8)
+    line = np.polyfit(np.arange(-23, 1), rates[-24:], 1)
+    assert np.polyval(line, 3) < 0
+    assert weigh(on_course(rates, [200] * 40, square=1e-4), Rules()).course == 0
+
+
+@pytest.mark.parametrize("constant", [2, 4, 8, 16])
+@pytest.mark.parametrize("noise", [0.003, 0.012])
+def test_runs_that_gain_what_there_is_are_seldom_stopped(constant, noise):
+    """200 runs whose gain is used up with such a time constant, in steps; the policy of late is 7 steps behind on average, and the
+    noise of a rate is that of the lab's runs."""
+    rng, steps, late = np.random.default_rng(100 + constant), np.arange(120), [0.0]
+    gold = 0.1 * (1 - np.exp(-steps / constant))
+    for now in gold:
+        late.append(late[-1] + (now - late[-1]) / 8)
+    rates = gold - late[:-1] + noise * rng.normal(size=(200, 120))
+    freedom = np.full(rates.shape, 224.0)
+    columns = {field.name: np.zeros(rates.shape) for field in fields(Looks)} | {
+        "n": np.full(rates.shape, 256.0), "mean": np.broadcast_to(gold, rates.shape), "within": np.ones(rates.shape), "course_groups": freedom / 7,
+        "course_freedom": freedom, "course_spread": freedom, "course": rates * freedom, "course_square": (noise * freedom) ** 2,
+    }  # fmt: skip
+    stopped = first_stops(Looks(**columns), ["course"]) < 120
+    assert stopped.mean() <= 0.05
+
+
+@pytest.mark.parametrize(("looks", "prompts", "is_read"), [(16, 63, False), (16, 64, True), (15, 640, False)])
+def test_a_course_of_few_prompts_or_looks_is_not_read(looks, prompts, is_read):
+    """The shortest line is through 12 looks, and the four of the start come before it."""
+    last = np.full(looks, 5.0)
+    last[-1] = prompts - 5 * 11
+    assert (weigh(on_course([-9.0] * looks, last), Rules()).course > 0) == is_read
 
 
 def test_a_course_on_which_held_out_rises_is_no_evidence():
-    sums = {name: [8] * 12 for name in ("course_groups", "course_freedom", "course_spread")}
-    found = weigh(looks_of(mean=[0] * 12, course=[2.0] * 12, course_square=[2.0] * 12, **sums), Rules())
-    assert -math.inf < found.course < 0
+    assert -math.inf < weigh(on_course([0.25] * 16, [8] * 16), Rules()).course < 0
 
 
 def test_rounding_errors_of_a_policy_that_rests_are_no_road():
@@ -198,7 +240,9 @@ def test_each_kind_counts_the_answers_that_it_knows():
         found = seen.evidence
         assert found.get("back") == alone.evidence.get("back")
         assert found.get("course") == few.evidence.get("course")
-        assert (found.get("course", -math.inf) == -math.inf) == (4 * (step + 1) < 64)  # 64 prompts, of four a step
+        assert (found.get("course", -math.inf) == -math.inf) == (
+            step + 1 < 20
+        )  # 64 prompts, of four a step, in a line's looks
 
 
 def answers_of(rng, relation, n=8, prompts=8):
