@@ -16,20 +16,21 @@ since E as a share of its rise until E:
                                                           goes on; k is KL, B the b looks before C
     course  -L - astray (g_C - g_0)                       held-out falls along the road that the policy has come of late
 
-The first two are linear in window means, so their standard errors are known. D is the covariance of held-out and
-log pi - log pi_ref within prompts, over the last b looks. Mixing the policy with its reference, pi_ref^(1 - w) pi^w up to a
-constant, changes mean held-out at the rate D per unit of w at w = 1, where the policy is; and near the reference KL grows as
-w^2. So D log sqrt(k_C / k_B) is what another b looks like the last would add to held-out, were they to go on along that path. L is the same covariance with log pi -
-log pi_late, where pi_late is the policy of some steps ago or its mean of late: the rate of held-out at the policy as it is,
-on the way that it took last, and what another stretch of that length would add. No road is assumed: it is the one taken. Around
-the peak of held-out the rate sinks through 0, and a straight line through many looks says where it is now, and a little later,
-with less noise than a few looks and less delay than the mean of many.
-
-The third can see a fall before it is one: a
+The first two are linear in window means, so their standard errors are known. The third can see a fall before it is one: a
 policy that moves along its reward changes mean gold at the rate cov(gold, proxy) / var(proxy) of its own answers (the
 derivative of an exponential tilt of the policy by the reward). An optimiser that rescales its steps does not follow that
 rate exactly, and a habit that is rare in the samples does not show in it: a rate near 0 proves nothing, so only one that is
 plainly negative counts alone (the proxy may then rest), and one that is less plain only together with a stall.
+
+D is the covariance of held-out and log pi - log pi_ref within prompts, over the last b looks. Mixing the policy with its
+reference, pi_ref^(1 - w) pi^w up to a constant, changes mean held-out at the rate D per unit of w at w = 1, where the policy
+is; and near the reference KL grows as w^2. So D log sqrt(k_C / k_B) is what another b looks like the last would add to
+held-out, were they to go on along that path.
+
+L is the same covariance with log pi - log pi_late, where pi_late is the policy of some steps ago or its mean of late: the
+rate of held-out at the policy as it is, on the way that it took last, and what another stretch of that length would add. No
+road is assumed: it is the one taken. Around the peak of held-out the rate sinks through 0, and a straight line through many
+looks says where it is now, and a little later, with less noise than a few looks and less delay than the mean of many.
 """
 
 from __future__ import annotations
