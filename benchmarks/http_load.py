@@ -19,7 +19,7 @@ def post(path: str, body: Any, headers: Mapping[str, str] | None = None) -> byte
     """A whole request."""
     content = json.dumps(body).encode()
     more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
-    head = f"POST {path} HTTP/1.1\r\nHost: load\r\nContent-Type: application/json\r\n{more}Content-Length: {len(content)}\r\n\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{more}Content-Length: {len(content)}\r\n\r\n"
     return head.encode() + content
 
 

@@ -29,6 +29,7 @@ STREAMED = ("/v1/score/stream",)  # read line by line by their handlers
 _OPEN = ("/health", "/ready")
 _LINGER, _LINGER_BYTES = 2.0, 64 << 20  # for a client that goes on sending what was refused
 _ID = re.compile(rb"[\x21-\x7e]{1,128}")
+_LOOPBACK = re.compile(r"(?:(?:[^:@/]+\.)?localhost|127(?:\.\d{1,3}){3}|\[?::1\]?)", re.IGNORECASE)
 
 Refuse = Callable[[Refused], Response]
 Handler = Callable[[Request], Awaitable[Response]]
@@ -84,6 +85,7 @@ class _Visit:
             try:
                 if self.scope.get("guerdon.beyond"):
                     raise Refused(503, "the server has all the connections open that it takes", 1.0, "connections")
+                self._require_own_name()
                 self._require_own_page()
                 self._require_key()
                 await self._answer()
@@ -106,6 +108,20 @@ class _Visit:
             if self.status >= 400 and self.reason:
                 metrics.refused.labels(self.reason).inc()
             self._log(seconds)
+
+    def _require_own_name(self) -> None:
+        """Raise Refused (421) for another host's name where a server for this machine alone has no keys: a foreign page may have its
+        name resolve to this machine and would then pass for a page of ours (DNS rebinding).
+        """
+        host = re.sub(r":\d+$", "", self.headers.get(b"host", b"localhost").decode("latin-1"))
+        listens = (self.scope.get("server") or ("",))[0]
+        is_private = self.door.keys is None and not self.door.service.config.no_keys
+        if is_private and _LOOPBACK.fullmatch(listens) and not _LOOPBACK.fullmatch(host):
+            raise Refused(
+                421,
+                f"without keys this server answers to localhost alone, not to {host[:100]!r}; start it with --keys, or --no-keys",
+                kind="host",
+            )
 
     def _require_own_page(self) -> None:
         """Raise Refused (403) for a request that a page of another site has a browser send: the browser would add the key that

@@ -187,6 +187,39 @@ def test_a_page_of_another_site_cannot_send_anything(headers, status):
     asyncio.run(go())
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:8300", 200),
+        ("LOCALHOST", 200),
+        ("model.localhost:1", 200),
+        ("127.0.0.1:8300", 200),
+        ("127.8.9.1", 200),
+        ("[::1]:8300", 200),
+        ("evil.example:8300", 421),
+        ("localhost.evil.example", 421),
+        ("127.0.0.1.evil.example", 421),
+        ("evil.example@localhost", 421),
+        ("", 421),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_foreign_name_that_leads_to_this_machine_gets_nothing(host, status, method, ring):
+    """Requests over the loopback, by the name in Host; with keys, or where --no-keys was said, any name will do."""
+    token, keys = ring
+    sent = {"json": {"texts": ["a"]}} if method == "POST" else {}
+    headers = {"Host": host, "Authorization": f"Bearer {token}"}
+
+    async def call(keys=None, **options) -> int:
+        async with client_of(service_of(**options), keys=keys) as client:
+            url = "http://127.0.0.1:8300" + ("/v1/score" if method == "POST" else "/v1/models")
+            return (await client.request(method, url, headers=headers, **sent)).status_code
+
+    assert asyncio.run(call()) == status
+    assert asyncio.run(call(no_keys=True)) == 200
+    assert asyncio.run(call(keys=keys)) == 200
+
+
 def exchange(port: int, sent: bytes, seconds: float = 10.0) -> bytes:
     """Send bytes and read until the server closes."""
     with socket.create_connection(("127.0.0.1", port), timeout=seconds) as connection:
@@ -200,7 +233,7 @@ def exchange(port: int, sent: bytes, seconds: float = 10.0) -> bytes:
 
 def test_bodies_that_are_too_large_or_too_slow():
     with listening(service_of(max_body=0.1, body_seconds=0.5), head_seconds=0.5) as (port, _):
-        head = b"POST /v1/score HTTP/1.1\r\nHost: x\r\n"
+        head = b"POST /v1/score HTTP/1.1\r\nHost: localhost\r\n"
         started = time.perf_counter()
         large = exchange(port, head + b"Content-Length: 100000000\r\n\r\n" + b"x" * 5_000_000)
         assert large.startswith(b"HTTP/1.1 413")
@@ -211,7 +244,7 @@ def test_bodies_that_are_too_large_or_too_slow():
         assert b'"kind":"slow"' in half
         assert exchange(port, b"POST /v1/sc") == b""  # no whole request: nobody to answer
         assert exchange(port, b"\x00\x01nonsense\r\n\r\n").startswith(b"HTTP/1.1 400")
-        head = exchange(port, b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 200_000)
+        head = exchange(port, b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 200_000)
         assert head == b"" or head.startswith(b"HTTP/1.1 431")  # a client that goes on sending may not see the answer
         assert time.perf_counter() - started < 15
 
@@ -221,7 +254,7 @@ def test_bodies_that_are_too_large_or_too_slow():
 )
 def test_paths_lead_nowhere_by_tricks(ring, path):
     with listening(service_of(), keys=ring[1]) as (port, _):
-        found = exchange(port, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        found = exchange(port, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         assert found.startswith(b"HTTP/1.1 401")
 
 
@@ -233,7 +266,7 @@ def test_what_a_client_that_hung_up_had_waiting_is_not_scored():
         def ask(text: str) -> socket.socket:
             body = json.dumps({"texts": [text]}).encode()
             connection = socket.create_connection(("127.0.0.1", port), timeout=10)
-            connection.sendall(b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            connection.sendall(b"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
             return connection
 
         model.gate.clear()
@@ -315,7 +348,7 @@ def test_a_stopping_server_finishes_and_refuses():
 
 
 def test_connections_beyond_the_limit_are_told_so_and_the_others_go_on():
-    head = b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Length: 14\r\n"
+    head = b"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Length: 14\r\n"
     with (
         listening(service_of(connections=1)) as (port, _),
         socket.create_connection(("127.0.0.1", port), timeout=10) as first,

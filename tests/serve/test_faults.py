@@ -59,7 +59,7 @@ def exchange(port: int, *parts: bytes, pause: float = 0.0, seconds: float = 10.0
 
 
 def post(body: bytes, path: bytes = b"/v1/score", more: bytes = b"") -> bytes:
-    return b"POST %s HTTP/1.1\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n%s" % (path, more, len(body), body)
+    return b"POST %s HTTP/1.1\r\nHost: localhost\r\n%sContent-Length: %d\r\n\r\n%s" % (path, more, len(body), body)
 
 
 def status(answer: bytes) -> int:
@@ -115,14 +115,14 @@ def test_odd_characters_are_scored_or_an_error_of_their_own(port, ending):
 
 def test_a_body_of_100_mb_is_not_read(port):
     started = time.perf_counter()
-    head = b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n"
+    head = b"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000\r\n\r\n"
     assert status(exchange(port, head, b"x" * 1_000_000)) == 413
     assert time.perf_counter() - started < 5
     require_well(port)
 
 
 def test_half_a_body_and_a_slow_one(port):
-    head = b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n"
+    head = b"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\n"
     assert status(exchange(port, head + b'{"tex')) == 408
     assert status(exchange(port, head, *[b" "] * 30, pause=0.06)) == 408
     with socket.create_connection(("127.0.0.1", port)) as connection:
@@ -150,7 +150,7 @@ def test_a_client_that_does_not_read_holds_nobody_up(port):
     ],
 )  # fmt: skip
 def test_path_tricks_find_nothing(port, path):
-    answer = exchange(port, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    answer = exchange(port, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     assert status(answer) in (404, 405)
     assert b"root:" not in answer
 
