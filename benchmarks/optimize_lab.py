@@ -32,15 +32,15 @@ from guerdon.optimize.verifiable import LabGold
 from guerdon.types import Conversation, Score, Scorer
 
 BUDGET = 32
-LONG = 48
+LONG = 42
 COMMON: dict[str, Any] = {
     "steps": 100, "prompts_per_step": 8, "samples_per_prompt": 8, "max_new_tokens": NEW_TOKENS, "learning_rate": 5e-4,
     "held_out_budget": BUDGET, "value_from": "policy", "warmup": 0.05,
 }  # fmt: skip
 WATCHED: dict[str, Any] = {
-    "steps": 100,
+    "steps": 120,
     "prompts_per_step": 32,
-    "learning_rate": 3.5e-4,
+    "learning_rate": 1.75e-4,
     "save_every": 4,
     "held_out_budget": 256,
 }  # larger steps, all of whose answers the monitor sees, at a slower pace

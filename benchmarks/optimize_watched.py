@@ -35,7 +35,7 @@ from guerdon.evaluate.intervals import wilson
 from guerdon.lab.gold import gold
 from guerdon.optimize.policy import Policy
 
-WIDTH, ANSWERS, STEPS = 3.0, 4, 100
+WIDTH, ANSWERS, STEPS = 3.0, 4, 120
 EACH, SHOWN = 8, (32, 16, 8)  # answers to a prompt; prompts of a step, of 32, that the monitor is shown
 
 
@@ -218,10 +218,7 @@ def main() -> None:
         )
         print("|---|---:|---:|---:|---:|---|", *map(by_samples, folders), sep="\n")
         return
-    for shown in SHOWN:
-        print(
-            f"\n### {EACH * shown} scores a step\n\n" + "\n".join(table([judge(folder, shown) for folder in folders]))
-        )
+    print("\n".join(table([judge(folder, SHOWN[0]) for folder in folders])))
 
 
 if __name__ == "__main__":

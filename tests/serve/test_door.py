@@ -266,7 +266,9 @@ def test_what_a_client_that_hung_up_had_waiting_is_not_scored():
         def ask(text: str) -> socket.socket:
             body = json.dumps({"texts": [text]}).encode()
             connection = socket.create_connection(("127.0.0.1", port), timeout=10)
-            connection.sendall(b"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            connection.sendall(
+                b"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+            )
             return connection
 
         model.gate.clear()
