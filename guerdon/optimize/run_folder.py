@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from guerdon.files import replacing, require_writable, sync, write_json, write_text
+from guerdon.files import replacing, require_writable, rewind, sync, write_json
 from guerdon.optimize.config import OptimizeConfig, from_yaml
 from guerdon.optimize.policy import Policy
 from guerdon.options import resumed
@@ -141,16 +141,7 @@ class RunFolder:
         if not self.accelerator.is_main_process:
             return
         for name in STREAMS:
-            path = self.output / name
-            if path.is_file():
-                kept = []
-                for line in path.read_text(encoding="utf-8").split("\n"):
-                    try:
-                        if json.loads(line)["step"] <= step:
-                            kept.append(line + "\n")
-                    except (json.JSONDecodeError, KeyError):
-                        continue
-                write_text(path, "".join(kept))
+            rewind(self.output / name, step)
         for old in self._snapshots():
             if old > step:
                 self._snapshot(old).unlink()

@@ -135,7 +135,8 @@ def test_mistakes_in_the_options_are_named(tmp_path, text, message):
     [
         ("--policy nowhere/at/all", "there is no such model folder"),
         ("--reward words=3", "there is no part called 'words'"),
-        ("--reward nowhere/at/all", "there is no such model folder"),
+        ("--reward nowhere/at/all", "reward 'nowhere/at/all': nowhere/at/all: there is no such model folder"),
+        ("--held-out nowhere/at/all", "held-out 'nowhere/at/all': nowhere/at/all: there is no such model folder"),
         ("--prompts nowhere.jsonl", "nowhere.jsonl"),
         ("--policy=", "--policy is missing"),
         ("--value-from reward", "--value-from reward needs one local reward model"),
