@@ -82,7 +82,9 @@ def _rewards(config: OptimizeConfig) -> tuple[WeightedSum, WeightedSum | None]:
     if not config.held_out:
         return reward, None
     may_fail = partial(Client, on_failure="mask", patience=HELD_OUT_PATIENCE)
-    return reward, parse(config.held_out, connect=may_fail, load=lambda path: load_scorer(path, None), option="held-out")
+    return reward, parse(
+        config.held_out, connect=may_fail, load=lambda path: load_scorer(path, None), option="held-out"
+    )
 
 
 def summary(run: Path) -> str:
