@@ -63,8 +63,6 @@ def start_model(config: TrainConfig, device: torch.device) -> RewardModel:
         seed=config.seed,
     )
     model = model.merged()  # a start from an adapter goes on from its weights
-    if model.has_new_head:
-        _open_pooler(model)
     _set_members(model, config)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
@@ -76,22 +74,6 @@ def start_model(config: TrainConfig, device: torch.device) -> RewardModel:
         model.trunk.use_flex()
     _silence_dropout(model.net)
     return model
-
-
-def _open_pooler(model: RewardModel) -> None:
-    """Start a pooler that was never trained as the identity (before its tanh), and count it among the new modules.
-
-    Sentence encoders take the mean of all tokens, so the dense layer that BERT puts on the first token has kept its random
-    weights, and a new head on top of it would see little of the token. Its bias, exactly 0 at the start, tells.
-    """
-    for name, module in model.net.named_modules():
-        dense = getattr(module, "dense", None)
-        if not isinstance(dense, nn.Linear) or not isinstance(getattr(module, "activation", None), nn.Tanh):
-            continue
-        if dense.in_features == dense.out_features and not dense.bias.any():
-            with torch.no_grad():
-                dense.weight.copy_(torch.eye(dense.out_features))
-            model.new_modules = tuple(dict.fromkeys((*model.new_modules, f"{name}.dense")))
 
 
 def _set_members(model: RewardModel, config: TrainConfig) -> None:
