@@ -53,7 +53,7 @@ PRIOR = 10  # looks that the spread within a step counts for in the noise
 GAINED = 2.0  # standard errors by which held-out must have gained before it can stall
 FEWEST_GROUPS = 24  # prompts with two or more scored answers before their order is read
 FEWEST_ON_COURSE = (
-    64  # the same for `course`: a policy moves by leaps in its first steps, and products of fewer have long tails
+    64  # the same for `course`: in its first steps a policy moves by leaps, products of few have long tails
 )
 STILL = 1e-6  # mean square of log-ratios within prompts, nats^2, below which they are rounding errors: the policy has not moved
 
@@ -262,15 +262,10 @@ def _course(looks: Looks, sums: list[Floats], length: int, rules: Rules) -> Floa
     when = np.arange(1.0 - length, 1.0)  # looks, 0 is now
     middle = (freedom * when).sum(-1, keepdims=True) / total
     off = when - middle
-    width = np.maximum((freedom * off**2).sum(-1, keepdims=True), 1.0)
-    line = (
-        1 / total + (AHEAD * length - middle) * off / width
-    )  # what each look's sum counts for in the line's height there
-    bend = (
-        off**2
-        - (freedom * off**2).sum(-1, keepdims=True) / total
-        - off * (freedom * off**3).sum(-1, keepdims=True) / width
-    )
+    spread, skew = ((freedom * off**power).sum(-1, keepdims=True) for power in (2, 3))
+    width = np.maximum(spread, 1.0)
+    line = 1 / total + (AHEAD * length - middle) * off / width  # what each look's sum counts for in its height there
+    bend = off**2 - spread / total - skew * off / width  # and in the coefficient of the square, but for a factor
     is_level = (bend * course).sum(-1) > np.sqrt((bend**2 * square).sum(-1))
     (_, g0, _, _), (_, now, _, _) = (
         tuple(part[..., 0] for part in _window(sums, np.array([end]), end_length))
