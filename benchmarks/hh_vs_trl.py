@@ -4,7 +4,8 @@
 
 Needs `pip install 'guerdon[bench]'`. For each seed the two trainings start together, each in a process of its own with one
 thread pinned to a core of its own, so that whatever slows the machine slows both. Both use TRL's default learning rate and schedule, 1e-4 falling in a line to 0 without warm-up;
-with `--own-schedule` Guerdon keeps its own (5 % warm-up, cosine to 10 % of the same peak). Only rows that both systems keep whole are used: no empty answer and at most
+with `--own-schedule` Guerdon keeps its own (5 % warm-up, cosine to 10 % of the same peak), and with `--freeze-layers N` it leaves the
+embeddings and N layers as they are pretrained, which `hh_freeze.py` chose on held-out training prompts. Only rows that both systems keep whole are used: no empty answer and at most
 512 tokens by TRL's own tokenisation, which drops longer ones. Wall clock is from the start of reading to the saved model,
 imports left out; CPU time (user and system, all threads) is beside it because it bears other load better. TRL runs in its faster configuration (fp32, gradient checkpointing off); accuracy of its model is taken
 on its own rendering of the text, accuracy of ours through `RewardModel.score`. Prints a Markdown table.
@@ -41,13 +42,15 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="train on the first rows only, to try the script")
     parser.add_argument("--results", type=Path, help="keep finished trainings in this JSONL file and go on from it")
     parser.add_argument("--own-schedule", action="store_true", help="Guerdon keeps its default schedule")
+    parser.add_argument("--freeze-layers", type=int, default=0, help="Guerdon trains the layers above these")
     parser.add_argument("--one", choices=("guerdon", "trl"), help="internal: one training in this process")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path)
     options = parser.parse_args()
     if options.one:
-        schedule = {} if options.own_schedule else {"schedule": "linear", "warmup": 0.0}
-        train = partial(train_guerdon, schedule=schedule) if options.one == "guerdon" else train_trl
+        choices = {} if options.own_schedule else {"schedule": "linear", "warmup": 0.0}
+        choices |= {"freeze_layers": options.freeze_layers}
+        train = partial(train_guerdon, choices=choices) if options.one == "guerdon" else train_trl
         print(json.dumps(train(options.work, options.seed, options.epochs)))
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -64,8 +67,7 @@ def main() -> None:
             if ("trl", seed) in results:
                 continue
             started = {
-                system: start(system, core, seed, work, options.epochs, options.own_schedule)
-                for core, system in enumerate(("trl", "guerdon"))
+                system: start(system, core, seed, work, options) for core, system in enumerate(("trl", "guerdon"))
             }
             for system, process in started.items():
                 results[system, seed] = {"system": system, "seed": seed, **finish(system, process)}
@@ -96,12 +98,12 @@ def fits(text: str, tokenizer) -> bool:
     return has_answer and len(tokenizer(text)["input_ids"]) + 1 <= MAX_LENGTH - 8  # room for the other rendering
 
 
-def start(system: str, core: int, seed: int, work: Path, epochs: float, own_schedule: bool) -> subprocess.Popen:
-    options = ["--one", system, "--seed", str(seed), "--work", str(work), "--epochs", str(epochs)]
-    options += ["--own-schedule"] if own_schedule else []
+def start(system: str, core: int, seed: int, work: Path, options: argparse.Namespace) -> subprocess.Popen:
+    chosen = ["--one", system, "--seed", str(seed), "--work", str(work), "--epochs", str(options.epochs)]
+    chosen += ["--freeze-layers", str(options.freeze_layers)] + ["--own-schedule"] * options.own_schedule
     core %= os.cpu_count() or 1
     return subprocess.Popen(
-        [sys.executable, __file__, *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        [sys.executable, __file__, *chosen], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"}, preexec_fn=lambda: os.sched_setaffinity(0, {core}),
     )  # fmt: skip
 
@@ -113,7 +115,7 @@ def finish(system: str, process: subprocess.Popen) -> dict:
     return json.loads(output.strip().splitlines()[-1])
 
 
-def train_guerdon(work: Path, seed: int, epochs: float, schedule: dict) -> dict:
+def train_guerdon(work: Path, seed: int, epochs: float, choices: dict) -> dict:
     import guerdon
     from guerdon.data.read import load
     from guerdon.train.config import TrainConfig
@@ -121,7 +123,7 @@ def train_guerdon(work: Path, seed: int, epochs: float, schedule: dict) -> dict:
 
     config = TrainConfig(
         data=(str(work / "train.jsonl"),), model="minilm", output=str(work / f"guerdon-{seed}"), eval_fraction=0.0, seed=seed,
-        epochs=epochs, batch_size=BATCH, max_length=MAX_LENGTH, learning_rate=1e-4, **schedule,
+        epochs=epochs, batch_size=BATCH, max_length=MAX_LENGTH, learning_rate=1e-4, **choices,
     )  # fmt: skip
     started, used = time.perf_counter(), time.process_time()
     result = fit(config, say=lambda line: print(line, file=sys.stderr))

@@ -21,6 +21,7 @@ from guerdon.model import members
 from guerdon.model.head import find_head
 from guerdon.model.reward import RewardModel
 from guerdon.train.config import TrainConfig
+from guerdon.train.freeze import freeze_layers
 from guerdon.types import Comparison, ConfigError
 
 
@@ -66,6 +67,8 @@ def start_model(config: TrainConfig, device: torch.device) -> RewardModel:
     _set_members(model, config)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
+    if config.freeze_layers:
+        freeze_layers(model.net, config.freeze_layers)
     if config.lora:
         model = _with_lora(model, config).to(device)
     if config.gradient_checkpointing:

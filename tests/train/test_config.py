@@ -39,6 +39,8 @@ def test_a_single_path_dashes_and_yaml_numbers_are_understood(tmp_path):
         ("warmup: 2", "--warmup is a share"),
         ("max_grad_norm: -1", "--max-grad-norm must be 0 or greater"),
         ("average: -1", "--average must be 0 or greater"),
+        ("freeze_layers: -1", "--freeze-layers must be 0 or greater"),
+        ("lora: true\nfreeze_layers: 2", "--freeze-layers: with --lora all weights of the base are frozen already"),
         ("weight_decay: -1", "--weight-decay must be 0 or greater"),
         ("epochs: .inf", "--epochs must be greater than 0"),
         ("seed: .inf", "seed must be a int"),

@@ -124,11 +124,11 @@ fit(from_yaml(sys.argv[1]), say=lambda line: None, watch=Fatal())
 """
 
 
-@pytest.mark.parametrize("lora", [False, True])
-def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(setting, tmp_path, lora):
+@pytest.mark.parametrize("trained", [{}, {"lora": True, "lora_rank": 4}, {"freeze_layers": 1}], ids=str)
+def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(setting, tmp_path, trained):
     from guerdon.options import to_yaml
 
-    config = replace(setting, lora=lora, lora_rank=4, eval_every=4, save_every=3)
+    config = replace(setting, **trained, eval_every=4, save_every=3)
     fit(replace(config, output=str(tmp_path / "whole")), say=quiet)
     killed = replace(config, output=str(tmp_path / "killed"))
     for attempt, deadly_step in enumerate((5, 10)):
