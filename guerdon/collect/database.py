@@ -69,6 +69,7 @@ class Database:
             yield connection
 
     def close(self) -> None:
+        """Stop taking writes, wait for those that were taken, and let go of the connections. A second call does nothing."""
         with self._lock:
             if self._closed:
                 return

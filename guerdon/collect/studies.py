@@ -35,6 +35,7 @@ _COUNT = sa.text(
 
 
 def create(db: sa.Connection, name: str, settings: Settings, author: str) -> Study:
+    """A new, open study with the first version of its settings. Raises ConfigError for a name that is taken or is none."""
     if not _NAME.fullmatch(name):
         raise ConfigError(f"{name!r} is no name for a study; write letters, digits, '-', '_' and '.', at most 80")
     if name == "new":  # the page that makes a study has this address
@@ -95,6 +96,7 @@ def add_guideline(db: sa.Connection, name: str, text: str, author: str) -> int:
 
 
 def guideline(db: sa.Connection, name: str, version: int | None) -> tuple[int, str]:
+    """(version, text) of the guideline of a study, the newest unless `version` is given; (0, "") without any."""
     table = schema.guideline
     query = sa.select(table.c.version, table.c.body).where(table.c.study == find(db, name).id)
     if version is not None:
@@ -121,6 +123,7 @@ def counter(db: sa.Connection, study: int, name: str) -> int:
 
 
 def counts(db: sa.Connection, name: str) -> Counts:
+    """The totals of a study, read from its counters. Raises ConfigError for a study that does not exist."""
     table = schema.counter
     rows = db.execute(sa.select(table.c.name, table.c.value).where(table.c.study == find(db, name).id)).all()
     plain = {row.name: row.value for row in rows if ":" not in row.name}

@@ -17,6 +17,8 @@ _DATA_SUFFIX = re.compile(r"\.(jsonl|ndjson|json|csv|parquet|txt|tsv|zip|arrow)(
 
 
 class HubId(NamedTuple):
+    """A dataset of the hub taken apart: `owner/name`, its config if one is named, and its split."""
+
     name: str
     config: str | None
     split: str

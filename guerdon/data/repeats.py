@@ -43,6 +43,7 @@ class Repeats:
     files: list[str] = field(default_factory=list)
 
     def add(self, comparison: Comparison, file: str, line: int) -> None:
+        """Take in the pairs of a comparison that was read from `line` of `file`: 16 bytes each."""
         if not self.files or self.files[-1] != file:
             self.files.append(file)
         place = (len(self.files) - 1) << _LINE_BITS | line
@@ -58,6 +59,7 @@ class Repeats:
             self.places.append(place)
 
     def count(self) -> RepeatCounts:
+        """Compare all pairs that were added."""
         codes = np.frombuffer(self.codes, dtype=np.uint64) if self.codes else np.zeros(0, np.uint64)
         distinct, first, times = np.unique(codes, return_index=True, return_counts=True)
         labelled, orders = np.unique(distinct >> np.uint64(1), return_counts=True)

@@ -60,6 +60,7 @@ class ScoreFileSummary:
         return (self.rows - self.resumed) / self.seconds if self.seconds else 0.0
 
     def add(self, record: dict[str, Any]) -> ScoreFileSummary:
+        """The summary with one more row of the output counted."""
         return replace(
             self,
             rows=self.rows + 1,

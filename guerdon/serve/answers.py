@@ -47,6 +47,7 @@ class Answers:
         self._closing = tuple(token for token in closing if token)
 
     def of(self, item: Item) -> Answer:
+        """The answer in an item with a fingerprint of its prompt; an empty one where a rendered text has no assistant turn."""
         if item.messages is not None:
             prompt = [(message["role"], message["content"]) for message in item.messages[:-1]]
             return self._answer(json.dumps(prompt), str(item.messages[-1]["content"]))

@@ -215,6 +215,7 @@ class RunRecord:
 
     @property
     def reason(self) -> str:
+        """Why the status is what it is, in sentences for a person."""
         reason = str(self.verdict.get("reason", NOTHING_YET))
         for model, step in self.changes.items():
             reason += f" The contract of {model} changed at step {step}: scores before and after are unlike things."

@@ -63,6 +63,7 @@ class Tally:
         return self.status.total()
 
     def add(self, sample: Sample) -> None:
+        """Count one sample. One without a score counts by its status, length, KL and surface alone."""
         score = sample.score
         self.status[score.status] += 1
         self.truncated += score.truncated

@@ -12,6 +12,8 @@ Text256 = Annotated[str, Field(max_length=256)]
 
 
 class Message(BaseModel):
+    """One turn of a conversation."""
+
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str
 
@@ -65,6 +67,8 @@ class Scored(BaseModel):
 
 
 class ScoreReply(BaseModel):
+    """Scores in the order of what was sent, and what they were made with."""
+
     model_config = ConfigDict(protected_namespaces=())
     model: str
     contract: str | None = Field(description="hash of the scoring contract, also as ETag; null for a model without one")
@@ -75,12 +79,16 @@ class ScoreReply(BaseModel):
 
 
 class BestOfNRequest(Options):
+    """Completions of one prompt to choose from."""
+
     prompt: str | list[Message]
     completions: list[str | list[Message]]
     answers: list[str | None] | None = Field(None, description="final answer of each completion, to vote on")
 
 
 class Vote(BaseModel):
+    """The completions that give one final answer, with their weight."""
+
     answer: str
     count: int
     share: float = Field(description="of all weight; the weight of a completion is exp(value / scale)")
@@ -88,6 +96,8 @@ class Vote(BaseModel):
 
 
 class BestOfNReply(ScoreReply):
+    """The choice, the scores it rests on, and the vote if answers were sent."""
+
     index: int | None = Field(description="the best completion; null when none could be scored")
     margin: float | None = Field(description="reward between the best and the best different one")
     kl_bound: float = Field(description="nats: log n - (n - 1) / n, the most that taking the best of n can cost")
@@ -96,6 +106,8 @@ class BestOfNReply(ScoreReply):
 
 
 class ErrorDetail(BaseModel):
+    """What went wrong, for a person (`message`) and for a program (`kind`)."""
+
     message: str
     kind: str
     request: str
@@ -103,10 +115,14 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorReply(BaseModel):
+    """The body of every reply that is no success."""
+
     error: ErrorDetail
 
 
 class ModelInfo(BaseModel):
+    """A model that is served, with what its scores mean."""
+
     model_config = ConfigDict(protected_namespaces=())
     id: str
     object: Literal["model"]
@@ -125,11 +141,15 @@ class ModelInfo(BaseModel):
 
 
 class ModelsReply(BaseModel):
+    """The models, in the shape of OpenAI's list."""
+
     object: Literal["list"]
     data: list[ModelInfo]
 
 
 class Load(BaseModel):
+    """How busy one model is."""
+
     queue_tokens: int
     queue_limit: int
     tokens_per_second: float
@@ -139,12 +159,16 @@ class Load(BaseModel):
 
 
 class Limits(BaseModel):
+    """What a request may be at most."""
+
     max_items: int
     max_body: int
     body_seconds: float
 
 
 class InfoReply(BaseModel):
+    """The server, its models, their load and its limits."""
+
     model_config = ConfigDict(protected_namespaces=())
     name: Literal["guerdon"]
     version: str
@@ -156,10 +180,14 @@ class InfoReply(BaseModel):
 
 
 class SwapRequest(BaseModel):
+    """Put another checkpoint in the place of a model."""
+
     model_config = ConfigDict(extra="forbid")
     path: str = Field(description="folder or hub id of the new model")
     force: bool = False
 
 
 class Health(BaseModel):
+    """Whether the server lives, or takes requests."""
+
     status: str

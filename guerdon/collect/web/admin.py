@@ -49,6 +49,7 @@ def new_page(visit: Visit) -> Response:
 
 
 def create(visit: Visit) -> Response:
+    """Begin a study from the form, or show the form again with what is wrong. A maker who is no admin joins it."""
     name = visit.text("name").strip()
     try:
         settings = _settings(visit, Settings())
@@ -81,6 +82,7 @@ def overview(visit: Visit) -> Response:
 
 
 def set_state(visit: Visit) -> Response:
+    """Open, pause or close a study; the access log keeps who did."""
     state = visit.text("state")
     for known in get_args(StudyState):
         if state == known:
@@ -98,6 +100,7 @@ def settings_page(visit: Visit) -> Response:
 
 
 def change_settings(visit: Visit) -> Response:
+    """Save settings from the form as a new version, if they differ; the access log keeps what changed."""
     study = visit.store.study(visit.study)
     try:
         settings = _settings(visit, study.settings)
@@ -119,6 +122,7 @@ def guidelines_page(visit: Visit) -> Response:
 
 
 def add_guideline(visit: Visit) -> Response:
+    """Preview a guideline, or save it as a new version if it differs."""
     text = visit.text("text").replace("\r\n", "\n")
     version, old = visit.store.guideline(visit.study)
     if visit.text("action") == "preview":
