@@ -77,6 +77,7 @@ def fit(config: TrainConfig, *, say: Callable[[str], None] = print, watch: Watch
     core = start_model(config, accelerator.device)
     config = resolve(config, sum(p.numel() for p in core.parameters()), accelerator.device.type)
     require_space(output, core, config)
+    trained = _trained(core)
     examples, encoded = encode_comparisons(
         train_set, core.encoder, margin=config.margin, ties=config.ties, group_limit=config.batch_size,
         ensemble=config.ensemble, seed=config.seed,
@@ -97,8 +98,8 @@ def fit(config: TrainConfig, *, say: Callable[[str], None] = print, watch: Watch
         accelerator.init_trackers("guerdon", {name: str(value) for name, value in asdict(config).items()})
     say(
         f"{plan.steps} steps of {config.batch_size} comparisons on {accelerator.num_processes} x {accelerator.device.type}, "
-        f"{'prompt trees' if core.shares_prefix else 'length-sorted batches'}, learning rate {config.learning_rate:g}"
-        + (f", resumed after step {progress.step}" if progress.step else "")
+        f"{'prompt trees' if core.shares_prefix else 'length-sorted batches'}, {trained}, "
+        f"learning rate {config.learning_rate:g}" + (f", resumed after step {progress.step}" if progress.step else "")
     )
 
     def log(row: dict[str, Any]) -> None:
@@ -298,6 +299,12 @@ def _report_encoding(
         f"the cut and kept out, {report.refused} rows refused"
         + (f" ({report.first_refusal})" if report.refused else "")
     )
+
+
+def _trained(core: RewardModel) -> str:
+    sizes = [(p.numel(), p.requires_grad) for p in core.parameters()]
+    trained, total = sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
+    return f"{'all' if trained == total else f'{trained:,} of'} {total:,} weights in training"
 
 
 def _nothing(_: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_fit import quiet, setting  # noqa: F401
+from test_fit import setting  # noqa: F401
 from tiny_models import tiny_config
 from torch import nn
 from transformers import AutoModelForSequenceClassification
@@ -43,11 +43,15 @@ def test_frozen_is_what_the_lower_layers_read_and_nothing_else(name):
 
 
 def test_a_run_leaves_them_bit_for_bit_and_trains_the_rest(setting, tmp_path):  # noqa: F811
-    fit(replace(setting, output=str(tmp_path), freeze_layers=1, eval_fraction=0.0), say=quiet)
+    said: list[str] = []
+    fit(replace(setting, output=str(tmp_path), freeze_layers=1, eval_fraction=0.0), say=said.append)
     start = load_file(Path(setting.model) / "model.safetensors")
     end = load_file(tmp_path / "model" / "model.safetensors")
     same = {name for name, weight in start.items() if torch.equal(end[f"model.{name}"], weight)}
     assert same == {name for name in start if name.startswith(("embed_tokens.", "layers.0."))}
+    total = sum(weight.numel() for weight in end.values())
+    trained = total - sum(start[name].numel() for name in same)
+    assert any(f"{trained:,} of {total:,} weights" in line for line in said)
 
 
 def test_one_layer_at_least_must_train():
