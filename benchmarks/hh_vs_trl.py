@@ -5,7 +5,8 @@
 Needs `pip install 'guerdon[bench]'`. For each seed the two trainings start together, each in a process of its own with one
 thread pinned to a core of its own, so that whatever slows the machine slows both. Both use TRL's default learning rate and schedule, 1e-4 falling in a line to 0 without warm-up;
 with `--own-schedule` Guerdon keeps its own (5 % warm-up, cosine to 10 % of the same peak), and with `--freeze-layers N` it leaves the
-embeddings and N layers as they are pretrained, which `hh_freeze.py` chose on held-out training prompts. Only rows that both systems keep whole are used: no empty answer and at most
+embeddings and N layers as they are pretrained, which `hh_freeze.py` chose on held-out training prompts. With `--same-draws` Guerdon starts from TRL's first weights and takes the rows
+in TRL's order, so that the two differ by what they do and not by what they draw. Only rows that both systems keep whole are used: no empty answer and at most
 512 tokens by TRL's own tokenisation, which drops longer ones. Wall clock is from the start of reading to the saved model,
 imports left out; CPU time (user and system, all threads) is beside it because it bears other load better. TRL runs in its faster configuration (fp32, gradient checkpointing off); accuracy of its model is taken
 on its own rendering of the text, accuracy of ours through `RewardModel.score`. Prints a Markdown table.
@@ -24,9 +25,9 @@ import sys
 import tempfile
 import time
 from datetime import date
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 
@@ -43,15 +44,13 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="keep finished trainings in this JSONL file and go on from it")
     parser.add_argument("--own-schedule", action="store_true", help="Guerdon keeps its default schedule")
     parser.add_argument("--freeze-layers", type=int, default=0, help="Guerdon trains the layers above these")
-    parser.add_argument("--one", choices=("guerdon", "trl"), help="internal: one training in this process")
+    parser.add_argument("--same-draws", action="store_true", help="Guerdon takes TRL's first weights and order of rows")
+    parser.add_argument("--one", choices=("guerdon", "trl", "draw"), help="internal: one training in this process")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path)
     options = parser.parse_args()
     if options.one:
-        choices = {} if options.own_schedule else {"schedule": "linear", "warmup": 0.0}
-        choices |= {"freeze_layers": options.freeze_layers}
-        train = partial(train_guerdon, choices=choices) if options.one == "guerdon" else train_trl
-        print(json.dumps(train(options.work, options.seed, options.epochs)))
+        print(json.dumps(one(options)))
         return
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -66,6 +65,9 @@ def main() -> None:
         for seed in range(options.seeds):
             if ("trl", seed) in results:
                 continue
+            if options.same_draws:
+                drawn = finish("draw", start("draw", 0, seed, work, options))
+                (work / f"order-{seed}.json").write_text(json.dumps(drawn), encoding="utf-8")
             started = {
                 system: start(system, core, seed, work, options) for core, system in enumerate(("trl", "guerdon"))
             }
@@ -77,6 +79,21 @@ def main() -> None:
                     file.writelines(json.dumps(results[system, seed]) + "\n" for system in started)
         by_system = {name: [results[name, seed] for seed in range(options.seeds)] for name in ("trl", "guerdon")}
         report(by_system, sizes, options)
+
+
+def one(options: argparse.Namespace) -> dict:
+    """What one process does: a training, or the draws of TRL at a seed."""
+    if options.one != "guerdon":
+        return {"trl": train_trl, "draw": draw}[options.one](options.work, options.seed, options.epochs)
+    choices = {"freeze_layers": options.freeze_layers}
+    if not options.own_schedule:
+        choices |= {"schedule": "linear", "warmup": 0.0}
+    if not options.same_draws:
+        return train_guerdon(options.work, options.seed, options.epochs, choices)
+    order = json.loads((options.work / f"order-{options.seed}.json").read_text(encoding="utf-8"))["order"]
+    with patch("guerdon.train.plan.batches", lambda *_, **__: order):
+        choices |= {"model": str(options.work / f"start-{options.seed}")}
+        return train_guerdon(options.work, options.seed, options.epochs, choices)
 
 
 def prepare(source: Path, target: Path, limit: int | None) -> dict[str, int]:
@@ -100,7 +117,8 @@ def fits(text: str, tokenizer) -> bool:
 
 def start(system: str, core: int, seed: int, work: Path, options: argparse.Namespace) -> subprocess.Popen:
     chosen = ["--one", system, "--seed", str(seed), "--work", str(work), "--epochs", str(options.epochs)]
-    chosen += ["--freeze-layers", str(options.freeze_layers)] + ["--own-schedule"] * options.own_schedule
+    chosen += ["--freeze-layers", str(options.freeze_layers)]
+    chosen += ["--own-schedule"] * options.own_schedule + ["--same-draws"] * options.same_draws
     core %= os.cpu_count() or 1
     return subprocess.Popen(
         [sys.executable, __file__, *chosen], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
@@ -122,8 +140,8 @@ def train_guerdon(work: Path, seed: int, epochs: float, choices: dict) -> dict:
     from guerdon.train.loop import fit
 
     config = TrainConfig(
-        data=(str(work / "train.jsonl"),), model="minilm", output=str(work / f"guerdon-{seed}"), eval_fraction=0.0, seed=seed,
-        epochs=epochs, batch_size=BATCH, max_length=MAX_LENGTH, learning_rate=1e-4, **choices,
+        data=(str(work / "train.jsonl"),), output=str(work / f"guerdon-{seed}"), eval_fraction=0.0, seed=seed,
+        epochs=epochs, batch_size=BATCH, max_length=MAX_LENGTH, learning_rate=1e-4, **({"model": "minilm"} | choices),
     )  # fmt: skip
     started, used = time.perf_counter(), time.process_time()
     result = fit(config, say=lambda line: print(line, file=sys.stderr))
@@ -135,22 +153,20 @@ def train_guerdon(work: Path, seed: int, epochs: float, choices: dict) -> dict:
     return {"seconds": seconds, "cpu_seconds": cpu, "margins": margins}
 
 
-def train_trl(work: Path, seed: int, epochs: float) -> dict:
-    import torch
+def make_trainer(work: Path, seed: int, epochs: float):
+    """TRL's trainer as `train_trl` runs it, and its tokenizer."""
     from datasets import load_dataset
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
     from trl import RewardConfig, RewardTrainer
 
     from guerdon.model.load import resolve
 
-    output = work / f"trl-{seed}"
     arguments = RewardConfig(
-        output_dir=str(output), per_device_train_batch_size=BATCH, num_train_epochs=epochs, max_length=MAX_LENGTH,
+        output_dir=str(work / f"trl-{seed}"), per_device_train_batch_size=BATCH, num_train_epochs=epochs, max_length=MAX_LENGTH,
         bf16=False, gradient_checkpointing=False, use_cpu=True, seed=seed, report_to="none",
         logging_steps=50, save_strategy="no", eval_strategy="no", disable_tqdm=True,
     )  # fmt: skip
     set_seed(seed)
-    started, used = time.perf_counter(), time.process_time()
     rows = load_dataset(
         "json", data_files=str(work / "train.jsonl"), split="train", cache_dir=str(work / f"cache-{seed}")
     )
@@ -158,9 +174,49 @@ def train_trl(work: Path, seed: int, epochs: float) -> dict:
     if tokenizer.eos_token is None:  # BERT closes with [SEP]; the trainer wants the name eos
         tokenizer.eos_token = tokenizer.sep_token
     model = AutoModelForSequenceClassification.from_pretrained(resolve("minilm"), num_labels=1)
-    trainer = RewardTrainer(model=model, args=arguments, train_dataset=rows, processing_class=tokenizer)
+    return RewardTrainer(model=model, args=arguments, train_dataset=rows, processing_class=tokenizer), tokenizer
+
+
+def draw(work: Path, seed: int, epochs: float) -> dict:
+    """What TRL draws by chance at this seed: its first weights, saved in start-SEED, and the rows of each of its steps.
+
+    The trainer runs through its epoch without computing anything; rows are told by their token ids.
+    """
+    import torch
+
+    trainer, tokenizer = make_trainer(work, seed, epochs)
+    trainer.save_model(str(work / f"start-{seed}"))
+    tokenizer.save_pretrained(work / f"start-{seed}")
+    lines = (work / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    rows: dict[tuple, list[int]] = {}
+    for index, row in enumerate(map(json.loads, lines)):
+        pair = (tuple(tokenizer(row[side] + tokenizer.eos_token)["input_ids"]) for side in ("chosen", "rejected"))
+        rows.setdefault(tuple(pair), []).append(index)
+    order: list[list[int]] = []
+
+    def training_step(model, inputs, *_):
+        texts = [tuple(i for i, kept in zip(*pair, strict=True) if kept)
+                 for pair in zip(inputs["input_ids"].tolist(), inputs["attention_mask"].tolist(), strict=True)]  # fmt: skip
+        half = len(texts) // 2
+        order.append([rows[pair].pop() for pair in zip(texts[:half], texts[half:], strict=True)])
+        return torch.zeros(())
+
+    trainer.training_step = training_step
     trainer.train()
-    trainer.save_model(str(output))
+    assert sorted(i for step in order for i in step) == list(range(len(lines)))
+    return {"order": order}
+
+
+def train_trl(work: Path, seed: int, epochs: float) -> dict:
+    import datasets  # noqa: F401  all that is to come, so that the clock leaves it out
+    import torch
+    import transformers  # noqa: F401
+    import trl  # noqa: F401
+
+    started, used = time.perf_counter(), time.process_time()
+    trainer, tokenizer = make_trainer(work, seed, epochs)
+    trainer.train()
+    trainer.save_model(str(work / f"trl-{seed}"))
     seconds, cpu = time.perf_counter() - started, time.process_time() - used
     model = trainer.model.eval()
     margins = []
