@@ -6,7 +6,7 @@ Needs `pip install 'guerdon[bench]'`. For each seed the two trainings start toge
 thread pinned to a core of its own, so that whatever slows the machine slows both. Both use TRL's default learning rate and schedule, 1e-4 falling in a line to 0 without warm-up;
 with `--own-schedule` Guerdon keeps its own (5 % warm-up, cosine to 10 % of the same peak), and with `--freeze-layers N` it leaves the
 embeddings and N layers as they are pretrained, which `hh_freeze.py` chose on held-out training prompts. With `--same-draws` Guerdon starts from TRL's first weights and takes the rows
-in TRL's order, so that the two differ by what they do and not by what they draw. Only rows that both systems keep whole are used: no empty answer and at most
+in TRL's order and by TRL's token ids, so that the two differ by what they do and not by what they draw. Only rows that both systems keep whole are used: no empty answer and at most
 512 tokens by TRL's own tokenisation, which drops longer ones. Wall clock is from the start of reading to the saved model,
 imports left out; CPU time (user and system, all threads) is beside it because it bears other load better. TRL runs in its faster configuration (fp32, gradient checkpointing off); accuracy of its model is taken
 on its own rendering of the text, accuracy of ours through `RewardModel.score`. Prints a Markdown table.
@@ -24,6 +24,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -90,10 +92,26 @@ def one(options: argparse.Namespace) -> dict:
         choices |= {"schedule": "linear", "warmup": 0.0}
     if not options.same_draws:
         return train_guerdon(options.work, options.seed, options.epochs, choices)
+    choices |= {"model": str(options.work / f"start-{options.seed}")}
     order = json.loads((options.work / f"order-{options.seed}.json").read_text(encoding="utf-8"))["order"]
-    with patch("guerdon.train.plan.batches", lambda *_, **__: order):
-        choices |= {"model": str(options.work / f"start-{options.seed}")}
+    with in_order(order):
         return train_guerdon(options.work, options.seed, options.epochs, choices)
+
+
+@contextmanager
+def in_order(order: list[list[int]]) -> Iterator[None]:
+    """Inside, Guerdon's steps are these rows of the training file, each by itself though a prompt may have several."""
+    from guerdon.train import examples, loop, plan
+
+    def steps(found: Sequence[examples.Example], *_, **__) -> list[list[int]]:
+        place = {int(example.rows[0].rpartition(":")[2]) - 1: index for index, example in enumerate(found)}
+        return [[place[row] for row in step] for step in order]
+
+    def ungrouped(*rows, **options):
+        return examples.encode_comparisons(*rows, **options | {"group_limit": 1})
+
+    with patch.object(plan, "batches", steps), patch.object(loop, "encode_comparisons", ungrouped):
+        yield
 
 
 def prepare(source: Path, target: Path, limit: int | None) -> dict[str, int]:
@@ -180,12 +198,16 @@ def make_trainer(work: Path, seed: int, epochs: float):
 def draw(work: Path, seed: int, epochs: float) -> dict:
     """What TRL draws by chance at this seed: its first weights, saved in start-SEED, and the rows of each of its steps.
 
-    The trainer runs through its epoch without computing anything; rows are told by their token ids.
+    The trainer runs through its epoch without computing anything; rows are told by their token ids. TRL closes a text twice
+    with BERT's [SEP], once as the tokenizer does and once as its end of sequence; the saved chat template does too.
     """
     import torch
 
+    from guerdon.model.load import load_encoder
+
     trainer, tokenizer = make_trainer(work, seed, epochs)
     trainer.save_model(str(work / f"start-{seed}"))
+    tokenizer.chat_template = load_encoder("minilm").tokenizer.chat_template + "{{ '" + tokenizer.eos_token + "' }}"
     tokenizer.save_pretrained(work / f"start-{seed}")
     lines = (work / "train.jsonl").read_text(encoding="utf-8").splitlines()
     rows: dict[tuple, list[int]] = {}
