@@ -73,7 +73,7 @@ def divide(data: Path, work: Path) -> None:
         folder = work / f"fold-{fold}"
         folder.mkdir()
         for name, inside in (("train", False), ("test", True)):
-            kept = [line for line, key in zip(lines, keys, strict=True) if (of_prompt[key] == fold) is inside]
+            kept = [line for line, key in zip(lines, keys, strict=True) if (of_prompt[key] == fold) == inside]
             (folder / f"{name}.jsonl").write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 
