@@ -81,8 +81,8 @@ class TrainConfig:
     """Members of an ensemble: this many heads over one trunk, each on its own bootstrap of the prompts. The saved folder
     scores as their mean wherever it is loaded; Guerdon also gives their spread."""
     freeze_layers: int = 0
-    """Leave the embeddings and the first N layers as they are pretrained: faster, less memory, and often better where
-    comparisons are few. 0 trains everything."""
+    """Leave the embeddings and the first N layers as they are pretrained: faster, less memory, and less to overfit
+    with where comparisons are few. 0 trains everything."""
     lora: bool = False
     """Train a LoRA adapter and the head instead of all weights."""
     lora_rank: int = 16

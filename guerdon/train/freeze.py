@@ -1,7 +1,7 @@
 """The lower layers of a trunk, left as they were pretrained.
 
-What they know of words and syntax serves every task; with few comparisons, training them adds more noise than knowledge
-(Lee, Tang and Lin 2019, arXiv 1911.03090). Nothing below the lowest trained layer needs a backward pass.
+What they know of words and syntax serves every task; with few comparisons, training them can add more noise than
+knowledge (Lee, Tang and Lin 2019, arXiv 1911.03090). Nothing below the lowest trained layer needs a backward pass.
 """
 
 from __future__ import annotations
